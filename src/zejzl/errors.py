@@ -1,0 +1,327 @@
+"""Everything the bus can raise, and the words in which it says why.
+
+    ZejzlError
+    ├── SettingsError           a setting is unknown or impossible; also a ValueError
+    ├── Rejected                not sent: no provider was called and nothing was spent
+    │   ├── CircuitOpen         calls to it are paused; `retry_after` says for how long
+    │   ├── NoSuchProvider      also a LookupError
+    │   ├── ConversationBusy    an earlier turn took until the deadline; also a TimeoutError
+    │   └── BusNotRunning       before start() or after stop()
+    ├── ProviderError           sent, and it failed
+    │   ├── Transient           may work if tried again, here or elsewhere
+    │   │   ├── RateLimited     429
+    │   │   ├── ProviderOverloaded   503, 529
+    │   │   ├── ServerError     other 5xx
+    │   │   ├── ConnectFailed   no connection, or one lost before the answer began
+    │   │   ├── AttemptTimeout  a phase took longer than its limit; also a TimeoutError
+    │   │   ├── Incomplete      the answer broke off; `prefix` is what had arrived
+    │   │   ├── Malformed       the answer could not be read
+    │   │   └── EmptyAnswer     the answer held no text
+    │   └── Permanent           the same request will fail there again
+    │       ├── AuthFailed      the key was refused: 401, 403
+    │       ├── QuotaExhausted  the account has no money or quota left: 402
+    │       ├── BadRequest      the provider says the request is wrong
+    │       │   └── ContextOverflow   it is too long for the model
+    │       └── ContentFiltered the provider refused the content
+    └── StoreError              the database would not answer
+        ├── StoreLocked         another process holds it
+        ├── StoreFull           the disk is full
+        ├── StoreReadOnly       no permission to write
+        ├── StoreCorrupt        the file is damaged
+        └── StoreTooNew         written by a newer zejzl
+
+A bad argument is Python's own ValueError or TypeError. A retry that a policy refused is no
+error of its own: the first ProviderError is raised, with a note that says why it stayed alone.
+Every error that a call raises carries `attempts`, what was tried before it.
+"""
+
+from enum import StrEnum
+
+MESSAGE_LIMIT = 500  # characters of a provider's own words that an error repeats
+
+
+class FailureClass(StrEnum):
+    """What went wrong, as far as recovery is concerned. These words are stored and counted."""
+
+    RATE_LIMITED = "rate_limited"
+    QUOTA_EXHAUSTED = "quota_exhausted"
+    OVERLOADED = "overloaded"
+    SERVER_ERROR = "server_error"
+    CONNECT = "connect"
+    FIRST_TOKEN_TIMEOUT = "first_token_timeout"
+    STALLED = "stalled"
+    DEADLINE = "deadline"
+    CUT_STREAM = "cut_stream"
+    MALFORMED = "malformed"
+    EMPTY = "empty"
+    TRUNCATED = "truncated"
+    CONTEXT_OVERFLOW = "context_overflow"
+    CONTENT_FILTERED = "content_filtered"
+    AUTH = "auth"
+    BAD_REQUEST = "bad_request"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+
+class ZejzlError(Exception):
+    """Base of every error this package raises on purpose.
+
+    Attributes:
+        attempts: What was tried before this was raised (`messages.Attempt`), oldest first.
+    """
+
+    attempts: tuple[object, ...] = ()
+
+
+class SettingsError(ZejzlError, ValueError):
+    """A setting is unknown, or its value cannot be.
+
+    Attributes:
+        setting: The name as the user wrote it.
+    """
+
+    def __init__(self, setting: str, problem: str) -> None:
+        super().__init__(f"{setting}: {problem}")
+        self.setting = setting
+
+
+class Rejected(ZejzlError):
+    """The call was refused before any provider saw it."""
+
+
+class CircuitOpen(Rejected):
+    """Calls to it are paused because it keeps failing or asked for a pause.
+
+    Attributes:
+        name: The provider's or component's name.
+        retry_after: Seconds until a call may be let through; an upper bound.
+    """
+
+    def __init__(self, name: str, retry_after: float, reason: str = "it keeps failing") -> None:
+        super().__init__(
+            f"circuit breaker of {name!r} is open: {reason}; try again in {retry_after:.1f} s"
+        )
+        self.name = name
+        self.retry_after = retry_after
+
+
+class NoSuchProvider(Rejected, LookupError):
+    """No provider of that name is registered.
+
+    Attributes:
+        name: The name asked for.
+        known: The names that are registered.
+    """
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"no provider named {name!r}; registered: {', '.join(known) or 'none'}")
+        self.name = name
+        self.known = known
+
+
+class ConversationBusy(Rejected, TimeoutError):
+    """An earlier turn of the same conversation was not over before this one's deadline."""
+
+
+class BusNotRunning(Rejected):
+    """The bus has not been started, or has been stopped."""
+
+
+class ProviderError(ZejzlError):
+    """The provider was called and the call failed; `__cause__` is the transport's own error.
+
+    Attributes:
+        provider: Name of the provider.
+        model: Model asked for, as far as known.
+        status: HTTP status, if there was one.
+        code: The provider's own error code.
+        request_id: The provider's id for this call, to quote to its support.
+        retry_after: Seconds the provider asked to wait.
+        failure_class: What kind of failure this is.
+    """
+
+    default_class = FailureClass.UNKNOWN
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str = "",
+        model: str = "",
+        status: int | None = None,
+        code: str = "",
+        request_id: str = "",
+        retry_after: float | None = None,
+        failure_class: FailureClass | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.provider = provider
+        self.model = model
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+        self.retry_after = retry_after
+        self.failure_class = failure_class or self.default_class
+
+    def __str__(self) -> str:
+        facts = [
+            text
+            for text in (
+                f"HTTP {self.status}" if self.status else "",
+                self.code,
+                f"model {self.model}" if self.model else "",
+                f"retry after {self.retry_after:g} s" if self.retry_after is not None else "",
+                f"request {self.request_id}" if self.request_id else "",
+            )
+            if text
+        ]
+        where = f"{self.provider}: " if self.provider else ""
+        return f"{where}{self.args[0]}" + (f" ({', '.join(facts)})" if facts else "")
+
+
+class Transient(ProviderError):
+    """Trying again may help, here or elsewhere."""
+
+
+class RateLimited(Transient):
+    """The provider says: too many requests or tokens."""
+
+    default_class = FailureClass.RATE_LIMITED
+
+
+class ProviderOverloaded(Transient):
+    """The provider says it has no capacity."""
+
+    default_class = FailureClass.OVERLOADED
+
+
+class ServerError(Transient):
+    """The provider failed inside."""
+
+    default_class = FailureClass.SERVER_ERROR
+
+
+class ConnectFailed(Transient):
+    """No connection, or one that was lost before the answer began."""
+
+    default_class = FailureClass.CONNECT
+
+
+class AttemptTimeout(Transient, TimeoutError):
+    """One phase of the attempt took longer than its limit; `failure_class` says which."""
+
+    default_class = FailureClass.FIRST_TOKEN_TIMEOUT
+
+
+class Incomplete(Transient):
+    """The answer broke off before it was finished.
+
+    Attributes:
+        prefix: The text that had arrived.
+    """
+
+    default_class = FailureClass.CUT_STREAM
+    prefix = ""
+
+
+class Malformed(Transient):
+    """The answer could not be read as what the provider's API promises."""
+
+    default_class = FailureClass.MALFORMED
+
+
+class EmptyAnswer(Transient):
+    """The answer was well-formed and held no text."""
+
+    default_class = FailureClass.EMPTY
+
+
+class Permanent(ProviderError):
+    """The same request will fail there again: never retried, never held against the provider."""
+
+
+class AuthFailed(Permanent):
+    """The provider refused the key."""
+
+    default_class = FailureClass.AUTH
+
+
+class QuotaExhausted(Permanent):
+    """The account behind the key has no quota or money left."""
+
+    default_class = FailureClass.QUOTA_EXHAUSTED
+
+
+class BadRequest(Permanent):
+    """The provider says that the request is wrong."""
+
+    default_class = FailureClass.BAD_REQUEST
+
+
+class ContextOverflow(BadRequest):
+    """The request is longer than the model's context."""
+
+    default_class = FailureClass.CONTEXT_OVERFLOW
+
+
+class ContentFiltered(Permanent):
+    """The provider refused the content; the message holds its reason."""
+
+    default_class = FailureClass.CONTENT_FILTERED
+
+
+ERRORS: dict[FailureClass, type[ProviderError]] = {
+    cls.default_class: cls
+    for cls in (
+        RateLimited,
+        ProviderOverloaded,
+        ServerError,
+        ConnectFailed,
+        AttemptTimeout,
+        Incomplete,
+        Malformed,
+        EmptyAnswer,
+        AuthFailed,
+        QuotaExhausted,
+        BadRequest,
+        ContextOverflow,
+        ContentFiltered,
+    )
+}  # class → the error that tells it
+
+
+class StoreError(ZejzlError):
+    """The database would not do what was asked.
+
+    Attributes:
+        reply: The answer that had arrived when it could not be written down, or None.
+    """
+
+    reply: object = None
+
+
+class StoreLocked(StoreError):
+    """Another process holds the database."""
+
+
+class StoreFull(StoreError):
+    """The disk is full."""
+
+
+class StoreReadOnly(StoreError):
+    """The database cannot be written."""
+
+
+class StoreCorrupt(StoreError):
+    """The database file is damaged."""
+
+
+class StoreTooNew(StoreError):
+    """The database was written by a newer version of zejzl."""
+
+
+def shorten(text: str) -> str:
+    """Return `text` on one line, at most MESSAGE_LIMIT characters, control characters dropped."""
+    line = " ".join(text[: MESSAGE_LIMIT * 4].split())
+    line = "".join(char for char in line if char.isprintable())
+    return line if len(line) <= MESSAGE_LIMIT else line[: MESSAGE_LIMIT - 1] + "…"

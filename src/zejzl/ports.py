@@ -1,0 +1,178 @@
+"""What the bus needs from others, as Protocols; and the seed's base class for providers.
+
+A plug-in satisfies a Protocol and inherits nothing. `tests/test_providers.py` and
+`tests/test_stores.py` enforce these docstrings on every implementation.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, runtime_checkable
+
+from zejzl.events import Event
+from zejzl.messages import Attempt, Delta, Message, Reply, Request
+
+
+@runtime_checkable
+class SimpleProvider(Protocol):
+    """The least a provider can be: text in, text out."""
+
+    name: str
+
+    async def generate_response(self, message: str, history: list[dict[str, str]]) -> str:
+        """Answer `message`; `history` is oldest first, without it, and the callee's own copy."""
+
+
+@runtime_checkable
+class Provider(Protocol):
+    """A full provider: usage, limits and streams.
+
+    An adapter translates and does nothing else: no retries, no caching, no logging of content.
+    There is no timeout argument: the bus cancels an attempt that is late. One that can also
+    stream has a method `stream`, see `StreamingProvider`.
+    """
+
+    name: str
+    default_model: str
+
+    async def generate(self, request: Request) -> Reply:
+        """Answer once, wholly.
+
+        Raises:
+            Transient: Trying again may help.
+            Permanent: It will not.
+        """
+
+    async def cleanup(self) -> None:
+        """Release connections. Called once; may be called before any request."""
+
+
+@runtime_checkable
+class StreamingProvider(Provider, Protocol):
+    """A provider that also answers piece by piece."""
+
+    def stream(self, request: Request) -> AsyncIterator[Delta]:
+        """Yield the answer piece by piece; the last piece carries the Reply.
+
+        A stream that ends without a finish reason raises `Incomplete`. Closing the iterator
+        closes the connection.
+        """
+
+
+class AIProvider:
+    """Base for a provider of one's own: override `generate_response`.
+
+    Attributes:
+        name: Short and unique in a bus; appears in statistics and on disk.
+        default_model: Model used where the caller names none.
+    """
+
+    name = "custom"
+    default_model = ""
+
+    def __init__(self, api_key: str = "", model: str = "") -> None:
+        self.api_key = api_key
+        self.model = model or self.default_model
+
+    async def initialize(self) -> None:
+        """Prepare; called once, when the provider is registered."""
+
+    async def generate_response(self, message: str, history: list[dict[str, str]]) -> str:
+        """Return the answer to `message`."""
+        raise TypeError(
+            f"{type(self).__name__} does not define "
+            "async def generate_response(self, message, history) -> str"
+        )
+
+    async def cleanup(self) -> None:
+        """Release what `initialize` took; called once, when the bus lets go of the provider."""
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A journal row that was accepted and never settled.
+
+    Attributes:
+        message: The request.
+        attempts: How many provider calls had begun.
+    """
+
+    message: Message
+    attempts: int
+
+
+class Store(Protocol):
+    """Where messages, their journal, events and kept settings live.
+
+    Writes are queued when called and durable when awaited: a write whose awaitable is dropped
+    still happens, in order, unless the process dies first. Every method may raise StoreError.
+
+    The journal: `accept` (request and its first attempt, together) → `attempt` for each further
+    call → `settle` (attempts, outcome, answer and events, together). A message becomes part of
+    its conversation's history in the commit that settles it with a response, whole.
+    """
+
+    async def open(self) -> None:
+        """Make ready; create or migrate what is missing."""
+
+    async def close(self) -> None:
+        """Write what is queued and let go."""
+
+    def accept(self, message: Message, provider: str, model: str) -> Awaitable[None]:
+        """Journal a request together with its first attempt, before anything is sent.
+
+        Raises:
+            ValueError: If a message of that id exists.
+        """
+
+    def attempt(self, message_id: str, number: int, provider: str, model: str) -> Awaitable[None]:
+        """Journal that attempt `number` (from 2) begins."""
+
+    def settle(
+        self, message: Message, attempts: Sequence[Attempt], events: Sequence[Event] = ()
+    ) -> Awaitable[None]:
+        """Write the outcome: `message` with response or error, what was tried, what was learned."""
+
+    async def orphans(self) -> list[InFlight]:
+        """Claim and return unsettled requests whose owner is gone, oldest first.
+
+        They are the caller's from then on, in one step: of two that ask, each gets other rows,
+        and what a live owner holds, the caller included, is left out. Each wants a `settle`.
+        """
+
+    async def history(self, conversation_id: str, limit: int) -> list[Message]:
+        """Return the newest `limit` answered messages of a conversation, oldest first."""
+
+    async def messages(
+        self, *, conversation_id: str | None = None, limit: int = 100
+    ) -> list[Message]:
+        """Return the newest `limit` messages, answered or not, oldest first."""
+
+    async def attempts(self, message_id: str) -> list[Attempt]:
+        """Return what was tried for a message, in order."""
+
+    def record(self, events: Sequence[Event]) -> Awaitable[None]:
+        """Append events."""
+
+    async def events(
+        self, *, type: str | None = None, since: datetime | None = None, limit: int = 100
+    ) -> list[Event]:
+        """Return the newest `limit` events, oldest first."""
+
+    async def setting(self, name: str) -> str | None:
+        """Return a setting the bus keeps, or None."""
+
+    def keep_setting(self, name: str, value: str | None) -> Awaitable[None]:
+        """Keep a setting; None forgets it."""
+
+    def keep_snapshot(self, owner: str, body: str) -> Awaitable[None]:
+        """Keep a running bus's latest state, JSON, in place of its last."""
+
+    async def snapshots(self) -> list[tuple[str, datetime, bool, str]]:
+        """Return (owner, when, whether it still runs, JSON) of each snapshot, newest first."""
+
+    async def check(self) -> list[str]:
+        """Return what is wrong with the stored data; [] when nothing is."""
+
+    def prune(self, *, before: datetime) -> Awaitable[int]:
+        """Delete settled messages and events older than `before`; return how many rows went."""

@@ -1,0 +1,318 @@
+"""Settings of one bus: frozen, checked once, each with its unit and default.
+
+Where they come from, strongest first: arguments, environment, `.env`, `zejzl.toml`, what the bus
+keeps in its store (only `default_provider`), defaults. A setting is `ZEJZL_` and its name in
+capitals in the environment and in `.env`, and its plain name in `zejzl.toml`. A vendor's key,
+address and model are named as `VENDOR_KEYS` says. An unknown or impossible setting is refused by
+name: a typo must not become a default.
+"""
+
+import difflib
+import math
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from zejzl.errors import SettingsError
+
+# Vendor → names of its API key in the environment. The order is that of registration.
+VENDOR_KEYS: dict[str, tuple[str, ...]] = {
+    "chatgpt": ("OPENAI_API_KEY",),
+    "claude": ("ANTHROPIC_API_KEY",),
+    "gemini": ("GEMINI_API_KEY",),
+    "grok": ("GROK_API_KEY", "XAI_API_KEY"),
+    "deepseek": ("DEEPSEEK_API_KEY",),
+    "qwen": ("QWEN_API_KEY", "DASHSCOPE_API_KEY"),
+    "zai": ("ZAI_API_KEY",),
+    "local": ("LOCAL_API_KEY",),
+}
+
+
+class Secret:
+    """A text that does not show itself: not in a repr, a log, an error or a traceback."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def get_secret_value(self) -> str:
+        """Return the text itself."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret('**********')" if self._value else "Secret('')"
+
+    __str__ = __repr__
+
+
+NO_KEY = Secret("")
+
+
+@dataclass(frozen=True, slots=True)
+class VendorSettings:
+    """What is set of one built-in vendor; None leaves it to the vendor table."""
+
+    api_key: Secret = NO_KEY
+    base_url: str | None = None
+    model: str | None = None
+
+
+def state_folder() -> Path:
+    """Return the user's folder for what programs keep: where zejzl's database lives."""
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "zejzl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How one bus behaves.
+
+    Attributes:
+        home: Folder of the database.
+        connect_timeout: Seconds to reach a provider; None is no limit, here and below.
+        first_token_timeout: Seconds a stream may stay silent before its first piece.
+        idle_timeout: Seconds a stream may stay silent after that.
+        attempt_timeout: Seconds a plain call may take.
+        deadline: Seconds for all attempts of one request together; of a stream, up to its
+            first piece.
+        patience: Seconds to wait for the preferred provider before moving on, and for any when
+            there is none. None: move on at once, and wait up to a second (or the slowest
+            provider's usual answer) when nobody can take the call.
+        max_attempts: Most calls of one provider for one request.
+        failover: Providers that may answer when none is named, in order; None is every one, in
+            order of registration.
+        default_provider: Who is asked first when none is named.
+        max_tokens: Longest answer in tokens where a call says nothing; None leaves it to the
+            provider.
+        context_tokens: Most tokens of history sent with a question.
+        history_turns: Most earlier messages of a conversation that are looked at.
+        subscriber_queue: Messages a subscriber may fall behind before it misses the oldest.
+        retention_days: Days that messages and events are kept; None keeps them for good.
+        durability: "normal" survives a killed process, "full" a power cut as well.
+        vendors: What is set of the built-in vendors, by name.
+    """
+
+    home: Path = field(default_factory=state_folder)
+    connect_timeout: float | None = 5.0
+    first_token_timeout: float | None = 10.0
+    idle_timeout: float | None = 10.0
+    attempt_timeout: float | None = 30.0
+    deadline: float | None = 60.0
+    patience: float | None = None
+    max_attempts: int = 3
+    failover: tuple[str, ...] | None = None
+    default_provider: str | None = None
+    max_tokens: int | None = None
+    context_tokens: int = 8_000
+    history_turns: int = 200
+    subscriber_queue: int = 1_000
+    retention_days: float | None = 30.0
+    durability: Literal["normal", "full"] = "normal"
+    vendors: Mapping[str, VendorSettings] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("connect_timeout", "first_token_timeout", "idle_timeout", "attempt_timeout"):
+            check_seconds(name, getattr(self, name))
+        check_seconds("deadline", self.deadline)
+        check_seconds("patience", self.patience, zero=True)
+        check_seconds("retention_days", self.retention_days)
+        for name in ("max_attempts", "context_tokens", "history_turns", "subscriber_queue"):
+            check_count(name, getattr(self, name))
+        if self.max_tokens is not None:
+            check_count("max_tokens", self.max_tokens)
+        if self.durability not in ("normal", "full"):
+            raise SettingsError("durability", f"must be normal or full, not {self.durability!r}")
+        if isinstance(self.failover, str):
+            raise SettingsError("failover", f"must be a tuple of names, not {self.failover!r}")
+        for name in ("failover", "default_provider"):
+            value = getattr(self, name)
+            if value is not None and (value == "" or value == ()):
+                raise SettingsError(name, "must name a provider, or be left out")
+        for vendor, of in self.vendors.items():
+            _check_vendor(vendor, of)
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        env: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+        **arguments: Any,
+    ) -> "Settings":
+        """Return the settings that environment, `.env` and `zejzl.toml` give.
+
+        Args:
+            env: The environment; default is the process's.
+            folder: Where `.env` and `zejzl.toml` are looked for; default is the current folder.
+            arguments: Settings that win over all of these.
+
+        Raises:
+            SettingsError: If one is unknown or impossible, or a file cannot be read.
+        """
+        folder = folder or Path.cwd()
+        found = dict(_from_toml(folder / "zejzl.toml"))
+        for source in (_dotenv(folder / ".env"), os.environ if env is None else env):
+            for name, value in _from_names(source):
+                _put(found, name, value)
+        found |= arguments
+        return _validated(cls, found)
+
+
+def check_seconds(name: str, value: float | None, *, zero: bool = False) -> None:
+    """Raise SettingsError unless `value` is None or a finite number above 0 (or 0, if allowed)."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise SettingsError(name, f"must be a number of seconds or None, not {value!r}")
+    if value < 0 or (value == 0 and not zero):
+        raise SettingsError(name, f"must be {'0 or more' if zero else 'above 0'}, not {value!r}")
+
+
+def check_count(name: str, value: int) -> None:
+    """Raise SettingsError unless `value` is a whole number from 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SettingsError(name, f"must be a whole number from 1, not {value!r}")
+
+
+def _check_vendor(vendor: str, of: VendorSettings) -> None:
+    if vendor not in VENDOR_KEYS:
+        raise SettingsError(f"vendors.{vendor}", f"unknown; known: {', '.join(VENDOR_KEYS)}")
+    key = of.api_key.get_secret_value()
+    if key and (not key.isascii() or not key.isprintable() or " " in key):
+        # A pasted key with a blank or a line end makes a header that no provider accepts.
+        raise SettingsError(
+            VENDOR_KEYS[vendor][0], "holds a blank, a line end or a non-ASCII character"
+        )
+    if of.base_url is not None and not of.base_url.startswith(("http://", "https://")):
+        raise SettingsError(
+            f"{vendor.upper()}_BASE_URL",
+            f"must start with http:// or https://, not {of.base_url!r}",
+        )
+
+
+def _dotenv(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    from dotenv.parser import parse_stream
+
+    try:
+        with path.open(encoding="utf-8-sig") as stream:  # some editors write a byte order mark
+            lines = list(parse_stream(stream))
+    except (OSError, UnicodeDecodeError) as problem:
+        raise SettingsError(str(path.name), f"cannot be read: {problem}") from problem
+    for line in lines:
+        if line.error or (line.key is not None and line.value is None):
+            raise SettingsError(path.name, f"line {line.original.line} is not NAME=value")
+    return {line.key: line.value for line in lines if line.key is not None and line.value}
+
+
+def _from_toml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
+        raise SettingsError(path.name, f"cannot be read: {problem}") from problem
+    return found
+
+
+def _from_names(source: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    """Yield (setting, value) of every name in `source` that is ours."""
+    known = {f"ZEJZL_{name.upper()}": name for name in _plain_names()}
+    for name, value in source.items():
+        if name in known:
+            if value != "":
+                yield known[name], value
+        elif name.startswith("ZEJZL_"):
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
+            raise SettingsError(name, f"unknown setting{hint}")
+    for vendor, keys in VENDOR_KEYS.items():
+        values = {
+            "api_key": [source.get(key) for key in keys],
+            # The vendor's own SDK reads OPENAI_BASE_URL; a user who has it set means it.
+            "base_url": [source.get(f"{prefix}_BASE_URL") for prefix in _prefixes(vendor)],
+            "model": [source.get(f"{prefix}_MODEL") for prefix in _prefixes(vendor)],
+        }
+        for what, candidates in values.items():
+            chosen = next((text.strip() for text in candidates if text and text.strip()), None)
+            if chosen is not None:
+                yield f"vendors.{vendor}.{what}", chosen
+
+
+def _prefixes(vendor: str) -> list[str]:
+    return [vendor.upper(), *(key.removesuffix("_API_KEY") for key in VENDOR_KEYS[vendor])]
+
+
+def _put(found: dict[str, Any], name: str, value: Any) -> None:
+    *path, last = name.split(".")
+    for part in path:
+        found = found.setdefault(part, {})
+        if not isinstance(found, dict):
+            raise SettingsError(name.rpartition(".")[0], "must be a table")
+    found[last] = value
+
+
+def _plain_names() -> list[str]:
+    return [item.name for item in fields(Settings) if item.name != "vendors"]
+
+
+def _validated(cls: type[Settings], found: dict[str, Any]) -> Settings:
+    unknown = next((name for name in found if name not in (*_plain_names(), "vendors")), None)
+    if unknown is not None:
+        close = difflib.get_close_matches(unknown, _plain_names(), n=1)
+        raise SettingsError(
+            unknown, f"unknown setting{f'; did you mean {close[0]}?' if close else ''}"
+        )
+    from pydantic import TypeAdapter, ValidationError
+
+    values: dict[str, Any] = {}
+    hints: dict[str, Any] = {item.name: item.type for item in fields(cls)}
+    for name, value in found.items():
+        if name == "vendors":
+            if not isinstance(value, Mapping):
+                raise SettingsError(name, "must be a table of vendors")
+            values[name] = {vendor: _vendor(vendor, of) for vendor, of in value.items()}
+            continue
+        if isinstance(value, str):
+            if value.strip().lower() in ("none", "off"):
+                value = None
+            elif name == "failover":
+                value = [part.strip() for part in value.split(",") if part.strip()]
+            elif name == "home":
+                value = os.path.expanduser(value)  # no shell has read .env or zejzl.toml
+        try:
+            values[name] = TypeAdapter(hints[name]).validate_python(value)
+        except ValidationError as problem:
+            raise SettingsError(name, f"{problem.errors()[0]['msg']}, not {value!r}") from None
+    return cls(**values)
+
+
+def _vendor(vendor: str, of: Any) -> VendorSettings:
+    if isinstance(of, VendorSettings):
+        return of
+    if not isinstance(of, Mapping):
+        raise SettingsError(f"vendors.{vendor}", "must be a table of api_key, base_url, model")
+    unknown = next((name for name in of if name not in ("api_key", "base_url", "model")), None)
+    if unknown is not None:
+        raise SettingsError(f"vendors.{vendor}.{unknown}", "unknown setting")
+    values: dict[str, Any] = dict(of)
+    if isinstance(key := values.get("api_key"), str):
+        values["api_key"] = Secret(key)
+    for name, value in values.items():
+        if not isinstance(value, Secret if name == "api_key" else str):
+            raise SettingsError(f"vendors.{vendor}.{name}", "must be text")  # it may be a key
+    return VendorSettings(**values)

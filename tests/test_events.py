@@ -1,0 +1,100 @@
+"""Events survive the way to JSON and back, in any version order."""
+
+import json
+import re
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zejzl.errors import StoreTooNew
+from zejzl.events import (
+    TYPES,
+    VERSION,
+    BreakerChanged,
+    BudgetRestored,
+    Event,
+    RecoveryRecorded,
+    RequestRecovered,
+    from_json,
+    tag,
+    to_json,
+    utc,
+)
+
+NOON = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
+CHANGED = BreakerChanged(
+    name="ai_provider:claude",
+    before="closed",
+    after="open",
+    generation=1,
+    reason="3 failures",
+    timestamp=NOON,
+)
+
+times = st.datetimes(timezones=st.just(UTC))
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+events: st.SearchStrategy[Event] = st.one_of(
+    st.builds(RecoveryRecorded, timestamp=times, energy_used=numbers),
+    st.builds(BreakerChanged, timestamp=times),
+    st.builds(BudgetRestored, timestamp=times, amount=numbers),
+    st.builds(RequestRecovered, timestamp=times),
+)
+
+
+@given(events)
+def test_an_event_comes_back_from_json_as_it_was(event: Event) -> None:
+    assert from_json(json.loads(json.dumps(to_json(event)))) == event
+
+
+def test_every_event_has_a_tag_of_its_own_in_the_stored_form() -> None:
+    assert len({*TYPES.values()}) == len(TYPES)
+    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", name) for name in TYPES)
+    assert {*TYPES.values()} == {*Event.__args__}
+
+
+def test_the_stored_form_is_what_other_programs_may_read() -> None:
+    assert to_json(CHANGED) == {
+        "v": 1,
+        "type": "breaker_changed",
+        "name": "ai_provider:claude",
+        "before": "closed",
+        "after": "open",
+        "generation": 1,
+        "reason": "3 failures",
+        "timestamp": "2026-11-22T12:00:00.123456+00:00",
+    }
+    assert tag(CHANGED) == "breaker_changed"
+
+
+def test_a_newer_version_is_refused_as_newer() -> None:
+    with pytest.raises(StoreTooNew, match="version 2"):
+        from_json({**to_json(CHANGED), "v": VERSION + 1})
+
+
+def test_an_unknown_type_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="'breaker_melted'"):
+        from_json({**to_json(CHANGED), "type": "breaker_melted"})
+
+
+@pytest.mark.parametrize("field", ["name", "generation", "timestamp"])
+def test_a_missing_field_is_named(field: str) -> None:
+    body = {name: value for name, value in to_json(CHANGED).items() if name != field}
+
+    with pytest.raises(ValueError, match=f"not a breaker_changed: '{field}' is missing"):
+        from_json(body)
+
+
+def test_a_time_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="yesterday"):
+        from_json({**to_json(CHANGED), "timestamp": "yesterday"})
+
+
+def test_a_field_that_is_not_ours_is_left_out() -> None:
+    assert from_json({**to_json(CHANGED), "colour": "blue"}) == CHANGED
+
+
+def test_wall_seconds_become_aware_utc() -> None:
+    assert utc(0.0) == datetime(1970, 1, 1, tzinfo=UTC)
+    assert utc(0.0).utcoffset() is not None
