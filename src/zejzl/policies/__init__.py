@@ -1,0 +1,1 @@
+"""The rules: values in, decisions out. No clock, no chance, no I/O."""

@@ -1,0 +1,229 @@
+"""FairyMagic on its own: the seed's lines, and what a program may rely on."""
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+
+from src.magic import CircuitBreakerConfig, FairyMagic, HealingRecord
+from tests.driving import finished
+from zejzl.errors import AuthFailed, BadRequest, ContentFiltered, RateLimited, ServerError
+from zejzl.events import BudgetRestored, Event
+from zejzl.testing import FakeClock
+
+
+def make(clock: FakeClock, **options: Any) -> FairyMagic:
+    return FairyMagic(clock=clock, rng=random.Random(1), **options)
+
+
+async def test_the_seeds_healing_lines_run_as_written() -> None:
+    magic = FairyMagic()
+
+    healed = await magic.blue_spark_heal("component", "error_description")
+    success = await magic.auto_heal("ai_provider", ConnectionError("reset"))
+    status = await magic.get_system_status()
+
+    assert (healed, success) == (True, True)
+    assert status["healing_history_count"] == 2
+
+
+async def test_the_status_tells_everything_a_program_relies_on() -> None:
+    magic = make(FakeClock(), energy_level=80.0, max_energy=90.0)
+
+    status = await magic.get_system_status()
+
+    assert (status["energy_level"], status["max_energy"]) == (80.0, 90.0)
+    breakers: Any = status["circuit_breakers"]
+    assert set(breakers) == {"ai_provider", "persistence", "agent_coordinator", "tool_call"}
+    assert {"state", "failure_count", "success_count", "last_failure"} <= set(
+        breakers["ai_provider"]
+    )
+    assert {
+        name: (breaker["failure_threshold"], breaker["recovery_timeout"])
+        for name, breaker in breakers.items()
+    } == {
+        "ai_provider": (3, 30.0),
+        "persistence": (5, 60.0),
+        "agent_coordinator": (2, 15.0),
+        "tool_call": (3, 45.0),
+    }
+
+
+async def test_components_replace_or_add() -> None:
+    magic = make(
+        FakeClock(),
+        components={
+            "ai_provider": CircuitBreakerConfig(7, 70),
+            "printer": CircuitBreakerConfig(1, 10),
+        },
+    )
+
+    provider = await magic.get_circuit_breaker_status("ai_provider")
+    printer = await magic.get_circuit_breaker_status("printer")
+
+    assert provider is not None and provider["failure_threshold"] == 7
+    assert printer is not None and printer["recovery_timeout"] == 10
+    assert await magic.get_circuit_breaker_status("toaster") is None
+
+
+async def test_a_component_is_as_badly_off_as_its_worst_child() -> None:
+    clock = FakeClock()
+    magic = make(clock)
+    good, bad = magic.provider("good"), magic.provider("bad")
+    for _ in range(3):
+        token = magic.acquire(bad)
+        assert isinstance(token, int)
+        bad.fail(token, ServerError("x"))
+
+    whole: Any = await magic.get_circuit_breaker_status("ai_provider")
+
+    assert good.state == "closed"
+    assert (whole["state"], whole["worst"]) == ("open", "ai_provider:bad")
+
+
+async def test_healing_costs_ten_and_leaves_a_record() -> None:
+    clock = FakeClock()
+    magic = make(clock)
+
+    healed = await finished(clock, magic.blue_spark_heal("tool_call", "it broke"))
+
+    record = magic.healing_history[-1]
+    assert healed
+    assert magic.energy_level == pytest.approx(90.0, abs=1.0)
+    assert isinstance(record, HealingRecord)
+    assert (record.target, record.issue, record.success) == ("tool_call", "it broke", True)
+    assert (record.energy_used, record.verified) == (10.0, None)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [BadRequest("x"), ContentFiltered("x"), AuthFailed("x"), asyncio.CancelledError()],
+    ids=lambda failure: type(failure).__name__,
+)
+async def test_what_a_retry_cannot_mend_is_not_healed(failure: BaseException) -> None:
+    magic = make(FakeClock())
+
+    healed = await magic.auto_heal("ai_provider", failure)
+
+    assert not healed
+    assert magic.energy_level == 100.0
+    assert magic.healing_history[-1].success is False
+
+
+async def test_an_unknown_component_is_not_auto_healed() -> None:
+    magic = make(FakeClock())
+
+    assert await magic.auto_heal("toaster", ServerError("x")) is False
+    assert not magic.healing_history
+
+
+async def test_nothing_is_healed_without_energy() -> None:
+    magic = make(FakeClock(), energy_level=9.0)
+
+    healed = await magic.blue_spark_heal("ai_provider", ServerError("x"))
+
+    assert not healed
+    assert "retry budget is short" in magic.healing_history[-1].outcome
+
+
+async def test_nothing_is_healed_behind_an_open_breaker() -> None:
+    clock = FakeClock()
+    magic = make(clock)
+    breaker = magic.circuit_breakers["tool_call"]
+
+    async def broken() -> None:
+        raise RuntimeError("broken")
+
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            await breaker.call(broken)
+
+    assert breaker.state == "open"
+    assert await magic.auto_heal("tool_call", RuntimeError("broken")) is False
+    assert "open" in magic.healing_history[-1].outcome
+
+
+async def test_auto_heal_counts_no_failure() -> None:
+    clock = FakeClock()
+    magic = make(clock)
+
+    await finished(clock, magic.auto_heal("ai_provider", ServerError("x")))
+
+    assert magic.circuit_breakers["ai_provider"].failure_count == 0
+
+
+async def test_healing_waits_out_a_retry_after() -> None:
+    clock = FakeClock()
+    magic = make(clock)
+
+    await finished(clock, magic.auto_heal("ai_provider", RateLimited("x", retry_after=4.0)))
+
+    assert 4.0 <= clock.now() <= 5.3
+
+
+async def test_energy_comes_back_with_time_and_by_hand() -> None:
+    clock = FakeClock()
+    magic = make(clock, energy_level=20.0)
+    heard: list[Event] = []
+    magic.listen(heard.append)
+
+    await clock.advance(5.0)
+    with_time = magic.energy_level
+    full = await magic.recharge_magic()
+
+    assert (with_time, full) == (25.0, 100.0)
+    (event,) = heard
+    assert isinstance(event, BudgetRestored) and event.amount == 75.0
+
+
+async def test_resetting_a_breaker_closes_its_children_too_and_unknown_names_are_false() -> None:
+    clock = FakeClock()
+    magic = make(clock)
+    child = magic.provider("a")
+    for _ in range(3):
+        token = magic.acquire(child)
+        assert isinstance(token, int)
+        child.fail(token, ServerError("x"))
+    before = child.state
+
+    done = await magic.reset_circuit_breaker("ai_provider")
+
+    assert (before, child.state, done) == ("open", "closed", True)
+    assert await magic.reset_circuit_breaker("toaster") is False
+
+
+async def test_time_earns_nothing_while_no_provider_is_well() -> None:
+    clock = FakeClock()
+    magic = make(clock, energy_level=50.0)
+    child = magic.provider("a")
+    for _ in range(3):
+        token = magic.acquire(child)
+        assert isinstance(token, int)
+        child.fail(token, ServerError("x"))
+
+    await clock.advance(10.0)
+
+    assert magic.energy_level == 50.0
+
+
+async def test_providers_and_their_models_have_breakers_of_their_own() -> None:
+    magic = make(FakeClock())
+
+    assert magic.provider("a") is magic.provider("a")
+    assert magic.provider("a", "big") is not magic.provider("a")
+    magic.forget_provider("a")
+
+    assert not [name for name in magic.circuit_breakers if name.startswith("ai_provider:")]
+
+
+async def test_patience_is_a_second_or_the_slowest_providers_usual_answer() -> None:
+    magic = make(FakeClock())
+    quick = magic.patience()
+    slow = magic.provider("slow")
+    for _ in range(20):
+        token = magic.acquire(slow)
+        assert isinstance(token, int)
+        magic.succeeded(slow, token, 3.0, first=True)
+
+    assert (quick, magic.patience()) == (1.0, 3.0)
