@@ -1,0 +1,330 @@
+"""A Store in one SQLite file that several processes may share.
+
+Here are the rows and what is asked of them. Writes go through one thread that commits them in
+groups (`writer.py`); reads have threads and connections of their own (`database.py`), so that
+neither waits for the other, nor the event loop for either. A read sees every write that had been
+awaited when it was called.
+
+What survives: durability "normal" a killed process, "full" a power cut as well (an fsync for
+every group). Who still runs is told by file locks (`owners.py`).
+"""
+
+import json
+import logging
+import os
+import sqlite3
+from collections.abc import Awaitable, Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from zejzl.clock import Clock, SystemClock
+from zejzl.errors import StoreCorrupt, StoreTooNew
+from zejzl.events import Event, from_json, tag, to_json, utc
+from zejzl.messages import Attempt, Message
+from zejzl.ports import InFlight
+from zejzl.stores import statements as sql
+from zejzl.stores.arguments import (
+    check_events,
+    check_limit,
+    check_outcome,
+    check_request,
+    check_texts,
+    stamp,
+)
+from zejzl.stores.check import problems
+from zejzl.stores.database import Database
+from zejzl.stores.writer import UNFINISHED, Unfinished
+
+log = logging.getLogger(__name__)
+
+PRUNE_ROWS = 500  # rows deleted in one transaction, so that no other write waits long
+
+
+class SqliteStore:
+    """A Store in a file.
+
+    Args:
+        path: The database; its folder is made if there is none.
+        durability: "normal" survives a killed process, "full" a power cut as well.
+        busy_timeout: Seconds to wait for another process that holds the file.
+        clock: Where the times of snapshots and outcomes come from.
+
+    Attributes:
+        unread_events: Stored events that this version could not read, and skipped.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: Literal["normal", "full"] = "normal",
+        busy_timeout: float = 5.0,
+        clock: Clock | None = None,
+    ) -> None:
+        if durability not in ("normal", "full"):
+            raise ValueError(f"durability must be normal or full, not {durability!r}")
+        self.unread_events = 0
+        self._clock = clock or SystemClock()
+        self._database = Database(
+            Path(path).absolute(), durability=durability, busy_timeout=busy_timeout
+        )
+
+    @property
+    def path(self) -> Path:
+        """The database file."""
+        return self._database.path
+
+    @property
+    def owner(self) -> str:
+        """This store's id in the file, new with every `open`."""
+        return self._database.lock.owner
+
+    async def open(self) -> None:
+        """Make ready: create the file or migrate it. Does nothing when open already.
+
+        Raises:
+            StoreTooNew: If a newer zejzl has migrated the file; it is left as it was.
+            StoreError: If the file cannot be used; the class and the message say why.
+        """
+        await self._database.open()
+
+    async def close(self) -> None:
+        """Write what is queued and let go. Does nothing when closed already."""
+        await self._database.close()
+
+    def accept(self, message: Message, provider: str, model: str) -> Awaitable[None]:
+        check_texts(attempt_provider=provider)
+        check_request(message, model)
+        row = (
+            message.id,
+            message.conversation_id,
+            message.sender,
+            message.provider,
+            message.content,
+            stamp(message.timestamp),
+            self.owner,
+        )
+
+        def work(connection: sqlite3.Connection) -> None:
+            try:
+                seq = connection.execute(sql.ACCEPT, row).lastrowid
+            except sqlite3.IntegrityError:
+                raise ValueError(f"a message of id {message.id!r} exists already") from None
+            connection.execute(sql.BEGIN_ATTEMPT, (seq, 1, provider, model, "first"))
+
+        return self._database.write(work)
+
+    def attempt(self, message_id: str, number: int, provider: str, model: str) -> Awaitable[None]:
+        check_texts(id=message_id, provider=provider, model=model)
+
+        def work(connection: sqlite3.Connection) -> None:
+            seq, _, _ = _unsettled(connection, message_id)
+            try:
+                connection.execute(sql.BEGIN_ATTEMPT, (seq, number, provider, model, ""))
+            except sqlite3.IntegrityError:
+                raise ValueError(f"attempt {number} of {message_id!r} has begun already") from None
+
+        return self._database.write(work)
+
+    def settle(
+        self, message: Message, attempts: Sequence[Attempt], events: Sequence[Event] = ()
+    ) -> Awaitable[None]:
+        check_outcome(message, attempts, events)
+        tried = [
+            (number, a.provider, a.model, a.outcome, a.seconds, a.remedy, a.error)
+            for number, a in enumerate(attempts, 1)
+        ]
+        rows = _event_rows(events)
+        now = stamp(utc(self._clock.wall()))
+
+        def work(connection: sqlite3.Connection) -> None:
+            seq, conversation_id, begun = _unsettled(connection, message.id)
+            turn = None
+            if message.response is not None and conversation_id is not None:
+                (turn,) = connection.execute(sql.NEXT_TURN, (conversation_id,)).fetchone()
+            outcome = message.provider, message.response, message.response_time, message.error
+            connection.execute(sql.SETTLE, (*outcome, now, turn, seq))
+            for attempt in tried:
+                connection.execute(sql.ATTEMPT, (seq, *attempt))
+            if begun > len(tried):
+                connection.execute(sql.FORGET_ATTEMPTS, (seq, len(tried)))
+            if rows:
+                connection.executemany(sql.EVENT, rows)
+
+        return self._database.write(work)
+
+    async def orphans(self) -> list[InFlight]:
+        return await self._database.write(self._claim)
+
+    def _claim(self, connection: sqlite3.Connection) -> list[InFlight]:
+        lock = self._database.lock
+        claimed: list[tuple[int, InFlight]] = []
+        for (owner,) in connection.execute(sql.OWNERS).fetchall():
+            if not lock.runs(owner):
+                for seq, _, _, *row, attempts in connection.execute(sql.ORPHANS, (owner,)):
+                    claimed.append((seq, InFlight(_message(row), attempts)))
+                connection.execute(sql.CLAIM, (lock.owner, owner))
+        lock.sweep()
+        return [orphan for _, orphan in sorted(claimed, key=lambda pair: pair[0])]
+
+    async def history(self, conversation_id: str, limit: int) -> list[Message]:
+        check_limit(limit)
+        check_texts(conversation_id=conversation_id)
+        return await self._database.read(partial(_messages, sql.HISTORY, (conversation_id, limit)))
+
+    async def messages(
+        self, *, conversation_id: str | None = None, limit: int = 100
+    ) -> list[Message]:
+        check_limit(limit)
+        check_texts(conversation_id=conversation_id)
+        if conversation_id is None:
+            return await self._database.read(partial(_messages, sql.NEWEST, (limit,)))
+        return await self._database.read(
+            partial(_messages, sql.NEWEST_OF_ONE, (conversation_id, limit))
+        )
+
+    async def attempts(self, message_id: str) -> list[Attempt]:
+        check_texts(id=message_id)
+        return await self._database.read(
+            lambda connection: [
+                Attempt(*row) for row in connection.execute(sql.ATTEMPTS, (message_id,))
+            ]
+        )
+
+    def record(self, events: Sequence[Event]) -> Awaitable[None]:
+        check_events(events)
+        rows = _event_rows(events)
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany(sql.EVENT, rows)
+
+        return self._database.write(work)
+
+    async def events(
+        self, *, type: str | None = None, since: datetime | None = None, limit: int = 100
+    ) -> list[Event]:
+        check_limit(limit)
+        wanted = {"type = ?": type, "at >= ?": since and stamp(since)}
+        wanted = {condition: value for condition, value in wanted.items() if value is not None}
+        where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
+        query = f"{sql.EVENTS} {where} ORDER BY seq DESC LIMIT ?"
+        rows = await self._database.read(
+            lambda connection: connection.execute(query, (*wanted.values(), limit)).fetchall()
+        )
+        events = [event for (body,) in reversed(rows) if (event := _event(body)) is not None]
+        if skipped := len(rows) - len(events):
+            self.unread_events += skipped
+            log.warning("%s: %d events could not be read by this version", self.path, skipped)
+        return events
+
+    async def setting(self, name: str) -> str | None:
+        check_texts(name=name)
+        row = await self._database.read(
+            lambda connection: connection.execute(sql.SETTING, (name,)).fetchone()
+        )
+        return None if row is None else str(row[0])
+
+    def keep_setting(self, name: str, value: str | None) -> Awaitable[None]:
+        check_texts(name=name, value=value)
+
+        def work(connection: sqlite3.Connection) -> None:
+            if value is None:
+                connection.execute(sql.FORGET_SETTING, (name,))
+            else:
+                connection.execute(sql.KEEP_SETTING, (name, value))
+
+        return self._database.write(work)
+
+    def keep_snapshot(self, owner: str, body: str) -> Awaitable[None]:
+        check_texts(owner=owner, body=body)
+        row = owner, self.owner, stamp(utc(self._clock.wall())), body
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(sql.KEEP_SNAPSHOT, row)
+
+        return self._database.write(work)
+
+    async def snapshots(self) -> list[tuple[str, datetime, bool, str]]:
+        def work(connection: sqlite3.Connection) -> list[tuple[str, datetime, bool, str]]:
+            runs = self._database.lock.runs
+            return [
+                (owner, datetime.fromisoformat(at), runs(held_by), body)
+                for owner, held_by, at, body in connection.execute(sql.SNAPSHOTS)
+            ]
+
+        return await self._database.read(work)
+
+    async def check(self) -> list[str]:
+        try:
+            return await self._database.read(problems)
+        except StoreCorrupt as damage:
+            return [str(damage)]
+
+    def prune(self, *, before: datetime) -> Awaitable[int]:
+        """Delete settled messages and events older than `before`; return how many rows went.
+
+        A message goes with its attempts, which are not counted. Other writes come between:
+        a few hundred rows are deleted at a time.
+        """
+        limit = stamp(before)
+        gone = 0
+
+        def work(connection: sqlite3.Connection) -> int | Unfinished:
+            nonlocal gone
+            for query in (sql.PRUNE_MESSAGES, sql.PRUNE_EVENTS):
+                deleted = connection.execute(query, (limit, PRUNE_ROWS)).rowcount
+                gone += deleted
+                if deleted == PRUNE_ROWS:
+                    return UNFINISHED
+            return gone
+
+        return self._database.write(work)
+
+
+def _unsettled(connection: sqlite3.Connection, message_id: str) -> tuple[int, str | None, int]:
+    """Return row number, conversation and attempts begun of a message that has no outcome."""
+    row = connection.execute(sql.FIND, (message_id,)).fetchone()
+    if row is None:
+        raise ValueError(f"no message of id {message_id!r} was accepted")
+    seq, state, conversation_id, begun = row
+    if state == "settled":
+        raise ValueError(f"message {message_id!r} is settled already; the first outcome stands")
+    return seq, conversation_id, begun
+
+
+def _messages(
+    query: str, values: tuple[str | int, ...], connection: sqlite3.Connection
+) -> list[Message]:
+    """Return what a query for the newest found, oldest first."""
+    return [_message(row) for row in connection.execute(query, values).fetchall()[::-1]]
+
+
+def _message(row: Sequence[str]) -> Message:
+    id, content, asked_at, sender, provider, response, response_time, error, conversation_id = row
+    return Message(
+        id=id,
+        content=content,
+        timestamp=datetime.fromisoformat(asked_at),
+        sender=sender,
+        provider=provider,
+        response=response,
+        response_time=response_time,  # type: ignore[arg-type]
+        error=error,
+        conversation_id=conversation_id,
+    )
+
+
+def _event_rows(events: Sequence[Event]) -> list[tuple[str, str, str]]:
+    return [
+        (tag(event), stamp(event.timestamp), json.dumps(to_json(event), ensure_ascii=False))
+        for event in events
+    ]
+
+
+def _event(body: str) -> Event | None:
+    try:
+        return from_json(json.loads(body))
+    except (ValueError, StoreTooNew):
+        return None
