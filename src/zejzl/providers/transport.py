@@ -1,0 +1,309 @@
+"""HTTP to providers: one pool of kept-alive connections each, bodies and event streams.
+
+Everything that can go wrong on the way becomes an error of the tree. Cancelling a call, or closing
+a stream's iterator, closes its socket. No retries, no redirects: a redirect would carry the key to
+another host.
+"""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+from aiohttp.http_exceptions import ContentEncodingError
+from yarl import URL
+
+from zejzl.clock import Clock, SystemClock
+from zejzl.errors import (
+    ConnectFailed,
+    Incomplete,
+    Malformed,
+    ProviderError,
+    SettingsError,
+    shorten,
+)
+from zejzl.providers import faults
+from zejzl.providers.sse import Event, Parser, TooLong
+from zejzl.settings import Secret
+
+Json = dict[str, Any]
+
+MAX_ANSWER = 16 * 1024 * 1024  # bytes of a plain answer; a longer one is an attack or a defect
+MAX_ERROR = 64 * 1024  # bytes of an error that are read; its beginning says what it is
+
+
+class Http:
+    """Connections to one provider.
+
+    Args:
+        provider: Its name, for errors.
+        base_url: Where its API begins.
+        headers: Sent with every request; never shown.
+        key: Part of the headers; never repeated, even where the provider does.
+        connect_timeout: Seconds to open a connection; None is no limit.
+    """
+
+    def __init__(
+        self,
+        provider: str,
+        base_url: str,
+        headers: Mapping[str, str],
+        *,
+        key: str = "",
+        connect_timeout: float | None = 5.0,
+        clock: Clock | None = None,
+    ) -> None:
+        self.provider = provider
+        self._base = checked_url(base_url)
+        self._headers = {**headers, "content-type": "application/json"}
+        self._key = key
+        self._connect_timeout = connect_timeout
+        self._clock = clock or SystemClock()
+        self._session: aiohttp.ClientSession | None = None
+        self._retired: set[aiohttp.ClientSession] = set()
+        self._busy: Counter[aiohttp.ClientSession] = Counter()
+        self._sending: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    def url(self, path: str) -> URL:
+        """Return the address of `path` below the base; it is sent as it stands."""
+        return URL(self._base + path, encoded=True)
+
+    async def post(self, url: URL, body: Json, model: str) -> tuple[Json, str]:
+        """Return the JSON object that answers `body`, and the provider's id of the call."""
+        async with self._answer(url, body, model) as response:
+            call_id = faults.request_id(response.headers)
+            try:
+                raw = await _read(response, MAX_ANSWER)
+            except (aiohttp.ClientError, OSError) as broken:
+                raise self._broken("answer", broken, model, call_id) from broken
+        if len(raw) > MAX_ANSWER:
+            raise self._malformed(f"the answer is longer than {MAX_ANSWER} bytes", model, call_id)
+        return self.read(raw, model, call_id), call_id
+
+    async def events(
+        self, url: URL, body: Json, model: str
+    ) -> AsyncGenerator[tuple[Event, str], None]:
+        """Yield the events that answer `body`, each with the provider's id of the call.
+
+        A connection that breaks raises `Incomplete`; whether the answer was whole before that
+        is for the reader of the events to say.
+        """
+        async with self._answer(url, body, model) as response:
+            call_id = faults.request_id(response.headers)
+            kind = response.content_type
+            try:
+                if "json" in kind:
+                    # Not a stream at all: an error inside a 200, or a server that ignores `stream`.
+                    yield (
+                        Event("", (await _read(response, MAX_ANSWER)).decode("utf-8-sig")),
+                        call_id,
+                    )
+                    return
+                parser, seen = Parser(), False
+                async for chunk in response.content.iter_any():
+                    for event in parser.feed(chunk):
+                        seen = True
+                        yield event, call_id
+                for event in parser.rest():
+                    if _whole(event):  # a torn one is nothing: the answer lacks its end
+                        seen = True
+                        yield event, call_id
+                if not seen and kind != "text/event-stream":
+                    raise self._malformed(f"not a stream but {shorten(kind)}", model, call_id)
+            except (aiohttp.ClientError, OSError) as broken:
+                raise self._broken("stream", broken, model, call_id) from broken
+            except (UnicodeDecodeError, TooLong) as wrong:
+                what = f"the stream cannot be read: {wrong}"
+                raise self._malformed(what, model, call_id) from wrong
+
+    def read(self, text: str | bytes, model: str, call_id: str, *, announced: bool = False) -> Json:
+        """Return the JSON object in an answer or event; raises what an error inside it means.
+
+        `announced` says that the event's name is "error".
+        """
+        try:
+            found = faults.parse(text)
+        except ValueError as wrong:
+            raise self._malformed("the answer is no JSON", model, call_id) from wrong
+        error = faults.error_in(found, announced=announced)
+        if error is not None:
+            failure = faults.from_error(error, provider=self.provider, model=model, key=self._key)
+            failure.request_id = call_id or faults.request_id({}, found)
+            raise failure
+        if not isinstance(found, dict):
+            raise self._malformed("the answer is no JSON object", model, call_id)
+        return found
+
+    async def reconnect(self) -> None:
+        """Use fresh connections from here on; calls under way keep theirs to their end."""
+        if self._session is not None:
+            self._retired.add(self._session)
+            self._session = None
+        for session in [session for session in self._retired if not self._busy[session]]:
+            self._retired.remove(session)
+            await session.close()
+
+    async def close(self) -> None:
+        """Close every connection, also those of calls under way, and refuse new ones."""
+        self._closed = True
+        for task in self._sending:  # a connection that is being opened is nobody's yet
+            task.cancel()
+        sessions = [*self._retired, *([self._session] if self._session else [])]
+        self._retired, self._session = set(), None
+        for session in sessions:
+            await session.close()
+
+    @asynccontextmanager
+    async def _answer(
+        self, url: URL, body: Json, model: str
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Hold the response once its headers are there and say 200.
+
+        Its connection goes back to the pool if the body was read to its end, and is closed if not.
+        """
+        session = self._open(model)
+        self._busy[session] += 1
+        try:
+            response = await self._send(session, url, body, model)
+            try:
+                if not 200 <= response.status < 300:
+                    raise await self._refusal(response, model)
+                yield response
+            finally:
+                response.release()
+        finally:
+            self._busy[session] -= 1
+            if not self._busy[session]:
+                del self._busy[session]
+
+    async def _send(
+        self, session: aiohttp.ClientSession, url: URL, body: Json, model: str
+    ) -> aiohttp.ClientResponse:
+        """Return the response once its headers are there."""
+        task = asyncio.current_task()
+        assert task is not None  # a coroutine runs in a task
+        self._sending.add(task)
+        try:
+            return await session.post(url, data=json.dumps(body).encode(), allow_redirects=False)
+        except aiohttp.ClientResponseError as wrong:
+            # Shows the request's headers, and the key among them, so it must not be the cause.
+            failure = self._malformed(f"not HTTP: {shorten(wrong.message)}", model, "")
+        except (aiohttp.ClientError, OSError) as broken:
+            raise self._unconnected(_why(broken), model) from broken
+        except asyncio.CancelledError:
+            if not self._closed or task.uncancel():
+                raise
+            raise self._unconnected("closed", model) from None  # by `close`, not by the caller
+        finally:
+            self._sending.discard(task)
+        raise failure
+
+    async def _refusal(self, response: aiohttp.ClientResponse, model: str) -> ProviderError:
+        try:
+            raw = await _read(response, MAX_ERROR)
+        except (aiohttp.ClientError, OSError):
+            raw = b""  # status and headers have said what it is
+        return faults.from_response(
+            response.status,
+            response.headers,
+            raw,
+            provider=self.provider,
+            model=model,
+            wall=self._clock.wall(),
+            key=self._key,
+        )
+
+    def _open(self, model: str) -> aiohttp.ClientSession:
+        if self._closed:
+            raise self._unconnected("closed", model)
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                headers=self._headers,
+                # How many may be under way is for admission control to say, not for the pool.
+                connector=aiohttp.TCPConnector(limit=0),
+                timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_timeout),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._session
+
+    def _malformed(self, what: str, model: str, call_id: str) -> Malformed:
+        return Malformed(what, provider=self.provider, model=model, request_id=call_id)
+
+    def _broken(self, what: str, why: Exception, model: str, call_id: str) -> ProviderError:
+        if isinstance(why.__cause__, ContentEncodingError):
+            return self._malformed(f"the {what} cannot be unpacked", model, call_id)
+        return Incomplete(
+            f"the {what} broke off before its end",
+            provider=self.provider,
+            model=model,
+            request_id=call_id,
+        )
+
+    def _unconnected(self, why: str, model: str) -> ConnectFailed:
+        return ConnectFailed(f"{self._base}: {why}", provider=self.provider, model=model)
+
+
+async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """Return the body, or at least its first `most` bytes and one more."""
+    parts: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        parts.append(chunk)
+        size += len(chunk)
+        if size > most:
+            break
+    return b"".join(parts)
+
+
+def _whole(event: Event) -> bool:
+    if event.data == "[DONE]":
+        return True
+    try:
+        faults.parse(event.data)
+    except ValueError:
+        return False
+    return True
+
+
+def _why(broken: Exception) -> str:
+    if isinstance(broken, aiohttp.ConnectionTimeoutError):
+        return "no connection in time"
+    if isinstance(broken, aiohttp.ClientConnectorError):
+        return f"no connection: {shorten(str(broken.os_error))}"
+    return f"the connection was lost before an answer: {shorten(str(broken)) or 'closed'}"
+
+
+def checked_url(base_url: str) -> str:
+    """Return the address without a slash at its end.
+
+    Raises:
+        SettingsError: If it is no plain http or https address of a host.
+    """
+    try:
+        url = URL(base_url)
+        host = (url.raw_host or "").encode("idna")  # what looking it up will do
+        wrong = url.scheme not in ("http", "https") or not host
+    except ValueError:
+        wrong = True
+    if wrong or any(char.isspace() for char in base_url):
+        shown = "that" if "@" in base_url else repr(base_url)  # it may hold a password
+        raise SettingsError("base_url", f"must be an http:// or https:// address, not {shown}")
+    if url.user is not None or url.query_string or url.fragment:
+        raise SettingsError("base_url", "must hold no user, no password, no ? and no #")
+    return str(url).rstrip("/")
+
+
+def checked_key(api_key: str | Secret) -> str:
+    """Return the key as text that may stand in a header.
+
+    Raises:
+        SettingsError: If it holds a blank, a line end or a character that is not ASCII.
+    """
+    key = api_key.get_secret_value() if isinstance(api_key, Secret) else api_key
+    if key and (not key.isascii() or not key.isprintable() or " " in key):
+        raise SettingsError("api_key", "holds a blank, a line end or a non-ASCII character")
+    return key

@@ -1,0 +1,54 @@
+"""A bus on a fake clock, and the patience to see what it does."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from ai_framework import AsyncMessageBus
+from zejzl.magic import FairyMagic
+from zejzl.ports import Store
+from zejzl.settings import Settings
+from zejzl.stores import InMemoryStore
+from zejzl.testing import FakeClock, ScriptedProvider
+
+T = TypeVar("T")
+
+
+async def finished(
+    clock: FakeClock, work: Coroutine[Any, Any, T], *, within: float = 120.0, step: float = 0.05
+) -> T:
+    """Return what `work` comes to, moving the clock until it does."""
+    task = asyncio.create_task(work)
+    for _ in range(int(within / step)):
+        await clock.advance(0.0 if task.done() else step)
+        if task.done():
+            return await task
+    task.cancel()
+    raise AssertionError(f"not finished within {within} s of the fake clock")
+
+
+def make_bus(
+    clock: FakeClock,
+    *,
+    magic: FairyMagic | None = None,
+    store: Store | None = None,
+    **settings: Any,
+) -> AsyncMessageBus:
+    """Return a bus in memory that reads no environment."""
+    return AsyncMessageBus(
+        Settings(**settings), store=store or InMemoryStore(clock=clock), clock=clock, magic=magic
+    )
+
+
+async def register(
+    bus: AsyncMessageBus, clock: FakeClock, **scripts: Any
+) -> list[ScriptedProvider]:
+    """Register a scripted provider for each keyword, in order."""
+    made = []
+    for name, script in scripts.items():
+        provider = ScriptedProvider(
+            script if isinstance(script, list) else [script], name=name, clock=clock
+        )
+        await bus.register_provider(name, provider)
+        made.append(provider)
+    return made
