@@ -1,0 +1,453 @@
+"""The bus: one request's story from a user's words to a provider's socket and back into the store.
+
+    send ─▶ whose turn it is in the conversation ─▶ its history ─▶ the chain of who may answer
+         ─▶ journey (zejzl.engine.call): journal, breaker, budget, provider, healing ─▶ Reply
+
+Everything is wired here and only here: stores and providers are built, the rest is handed them.
+"""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+if find_spec("zejzl") is None:  # a bare clone, nothing installed
+    sys.path.append(str(Path(__file__).resolve().parent / "src"))
+if __name__ == "__main__":  # before the classes below: they would exist twice
+    from zejzl.cli import main
+
+    sys.exit(main())
+
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+from zejzl.clock import Clock, SystemClock
+from zejzl.engine.arguments import checked_request, checked_text, checked_times
+from zejzl.engine.call import Engine, Journey, Limits, call
+from zejzl.engine.channels import Channels, Subscription
+from zejzl.engine.healing import Recovered, Target
+from zejzl.engine.history import fitting
+from zejzl.engine.journal import Conversations, Journal, unheard
+from zejzl.engine.lifecycle import Lifecycle
+from zejzl.engine.registry import Registry
+from zejzl.engine.stream import stream
+from zejzl.engine.upkeep import Upkeep
+from zejzl.events import BreakerChanged, Event, RecoveryRecorded, RequestRecovered, utc
+from zejzl.magic import FairyMagic
+from zejzl.messages import Delta, Message, Reply, Request, Turn
+from zejzl.ports import AIProvider, InFlight, Provider, SimpleProvider, Store
+from zejzl.settings import Settings
+
+__all__ = ["AIProvider", "AsyncMessageBus", "Message", "RecoveredRequest"]
+
+log = logging.getLogger("zejzl.bus")
+
+OFFLINE = "offline"
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveredRequest:
+    """A request of a bus that died, found in flight by `recover`, and settled as such.
+
+    Attributes:
+        message: The request; `error` says that it was interrupted.
+        maybe_duplicate: Whether a provider may have been called: asking again may pay twice.
+    """
+
+    message: Message
+    maybe_duplicate: bool
+
+
+class AsyncMessageBus:
+    """Sends prompts to language models and heals what fails on the way.
+
+    Args:
+        settings: How it behaves; default is what environment, `.env` and `zejzl.toml` say.
+        store: Where messages are kept; default is the SQLite file in `settings.home`.
+        clock: Where time comes from.
+        magic: The resilience controller; default is a new one.
+
+    Attributes:
+        settings: As given, with what the store keeps.
+        magic: The resilience controller.
+        store: Where messages are kept.
+
+    Raises:
+        SettingsError: If a setting is unknown or impossible.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        store: Store | None = None,
+        clock: Clock | None = None,
+        magic: FairyMagic | None = None,
+    ) -> None:
+        self.settings = settings if settings is not None else _settings_from_env()
+        self._clock = clock or SystemClock()
+        self.magic = magic or FairyMagic(clock=self._clock)
+        self.store = store if store is not None else self._default_store()
+        self._registry = Registry(
+            self.magic, self.settings.failover, self.settings.default_provider
+        )
+        self._lifecycle = Lifecycle(self._clock)
+        self._conversations = Conversations(self._clock)
+        self._channels = Channels(self.settings.subscriber_queue)
+        persistence = self.magic.circuit_breakers["persistence"]
+        self._journal = Journal(self.store, persistence, self._clock)
+        self._engine = Engine(self._clock, self.magic, self._journal, Recovered())
+        self._upkeep = Upkeep(
+            self.store, self._clock, uuid4().hex, self._look, self.settings.retention_days
+        )
+        self._requests = 0
+        self.magic.listen(self._on_event)
+
+    def _default_store(self) -> Store:
+        from zejzl.stores import SqliteStore
+
+        path = self.settings.home / "zejzl.db"
+        return SqliteStore(path, durability=self.settings.durability, clock=self._clock)
+
+    # Life ------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the store and register the vendors whose keys are set; `offline` if none is.
+
+        Raises:
+            StoreError: If the database cannot be used.
+            SettingsError: If a vendor's address or key cannot be.
+        """
+        if self._lifecycle.running:
+            return
+        try:
+            from zejzl.providers.vendors import build, configured
+        except ImportError as missing:
+            raise _install_hint(missing) from missing
+
+        await self.store.open()
+        self._lifecycle.running = True
+        try:
+            if self._registry.default is None:
+                self._registry.default = await self.store.setting("default_provider")
+            for name in configured(self.settings):
+                await self.register_provider(name, build(name, self.settings, self._clock))
+            await self._offer_offline()
+        except BaseException:
+            await self.stop()
+            raise
+        self._upkeep.start()
+
+    async def stop(self) -> None:
+        """Take no more requests, let those under way end, write what is queued, close."""
+        if not self._lifecycle.running:
+            return
+        if not await self._lifecycle.drain(self.settings.deadline):
+            log.warning("stopped with %d requests under way", self._lifecycle.requests)
+        await self._channels.close()
+        await self._upkeep.stop()
+        await self._registry.clear()
+        await self.store.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        failure: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def recover(self) -> list[RecoveredRequest]:
+        """Settle what a bus that died left in flight, and return it, oldest first.
+
+        Only requests whose owner is gone are touched; another live process on the same
+        database keeps its own.
+        """
+        self._lifecycle.check()
+        return [await self._settle_orphan(orphan) for orphan in await self.store.orphans()]
+
+    async def _settle_orphan(self, orphan: InFlight) -> RecoveredRequest:
+        message = replace(
+            orphan.message, error="interrupted: the process ended before there was an answer"
+        )
+        maybe_duplicate = orphan.attempts > 0
+        event = RequestRecovered(
+            request_id=message.id,
+            conversation_id=message.conversation_id,
+            maybe_duplicate=maybe_duplicate,
+            timestamp=utc(self._clock.wall()),
+        )
+        attempts = [
+            replace(attempt, outcome=attempt.outcome or "interrupted")
+            for attempt in await self.store.attempts(message.id)
+        ]
+        await self.store.settle(message, attempts, [event])
+        return RecoveredRequest(message, maybe_duplicate)
+
+    # Providers -------------------------------------------------------------------------------
+
+    async def register_provider(
+        self, name: str, provider: Provider | SimpleProvider | AIProvider
+    ) -> None:
+        """Add a provider, or put another in its name's place; `offline` leaves when one comes.
+
+        Raises:
+            ValueError: If the name cannot be one.
+            TypeError: If it has neither `generate` nor `generate_response`.
+        """
+        self._lifecycle.check()
+        await self._registry.add(name, _full(provider))
+        if OFFLINE in self._registry and len(self._registry) > 1:
+            await self._registry.remove(OFFLINE)
+
+    async def unregister_provider(self, name: str) -> None:
+        """Remove a provider and release what it holds; `offline` comes when the last one goes.
+
+        Raises:
+            NoSuchProvider: If there is none of that name.
+        """
+        self._lifecycle.check()
+        await self._registry.remove(name)
+        await self._offer_offline()
+
+    async def _offer_offline(self) -> None:
+        if not self._registry:
+            from zejzl.providers.offline import Offline
+
+            await self._registry.add(OFFLINE, Offline())
+
+    @property
+    def providers(self) -> dict[str, str]:
+        """The registered providers in the order in which they are asked, with their models."""
+        return self._registry.models()
+
+    # Messages --------------------------------------------------------------------------------
+
+    async def send_message(
+        self,
+        content: str,
+        provider_name: str | None = None,
+        conversation_id: str | None = "default",
+        **options: Any,
+    ) -> str:
+        """Return the text of the answer; in the conversation "default" unless another is named.
+
+        Takes the options of `send` and raises what it raises.
+        """
+        reply = await self.send(content, provider_name, conversation_id=conversation_id, **options)
+        return reply.text
+
+    async def send(
+        self,
+        content: str,
+        provider: str | None = None,
+        *,
+        conversation_id: str | None = None,
+        model: str | None = None,
+        system: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        deadline: float | None = None,
+        patience: float | None = None,
+        failover: bool | Sequence[str] | None = None,
+        sender: str = "user",
+    ) -> Reply:
+        """Return a model's answer to `content`.
+
+        Args:
+            content: The question.
+            provider: Who is to answer, and nobody else unless `failover` says so; None is the
+                chain of all providers in order. "name/model" names a model as well.
+            conversation_id: Its earlier turns are sent along, and this one is added to it once
+                it is answered. None: a question on its own.
+            model: The first provider's model; others use their own default.
+            system: Instructions for the model.
+            max_tokens: Longest answer in tokens.
+            temperature: Sampling temperature as the provider defines it.
+            deadline: Seconds for everything together; None is the setting.
+            patience: Seconds to wait for the preferred provider; None is the setting.
+            failover: True: everybody else may answer too; names: these may.
+            sender: Who asks, for the record.
+
+        Raises:
+            ValueError, TypeError: An argument cannot be; nothing was sent or stored.
+            Rejected: Nothing was sent; says why, and for how long.
+            ProviderError: The first cause, when everything allowed was tried; `attempts` tells.
+            StoreError: The journal cannot be written; if an answer had come, it is `reply`.
+        """
+        request = self._request(content, system, max_tokens, temperature)
+        limits = self._limits(deadline, patience, streaming=False)
+        chain = self._registry.chain(provider, failover, model)
+        with self._lifecycle:
+            journey = await self._begin(request, chain, limits, conversation_id, sender)
+            try:
+                return await call(journey)
+            finally:
+                self._conversations.end(conversation_id)
+
+    async def stream(
+        self,
+        content: str,
+        provider: str | None = None,
+        *,
+        conversation_id: str | None = None,
+        model: str | None = None,
+        system: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        deadline: float | None = None,
+        patience: float | None = None,
+        failover: bool | Sequence[str] | None = None,
+        sender: str = "user",
+    ) -> AsyncGenerator[Delta, None]:
+        """Yield a model's answer piece by piece; the last piece carries the Reply.
+
+        Takes the arguments of `send` and raises what it raises, at the first piece. Before the
+        first piece a broken stream is begun again; after it, `Incomplete` is raised with what
+        had been yielded as its `prefix`. The setting `deadline` covers the time to the first
+        piece; one that is passed covers it all.
+        """
+        request = self._request(content, system, max_tokens, temperature)
+        limits = self._limits(deadline, patience, streaming=True)
+        chain = self._registry.chain(provider, failover, model)
+        with self._lifecycle:
+            journey = await self._begin(request, chain, limits, conversation_id, sender)
+            try:
+                async with aclosing(stream(journey)) as deltas:
+                    async for delta in deltas:
+                        yield delta
+            finally:
+                self._conversations.end(conversation_id)
+
+    async def _begin(
+        self,
+        request: Request,
+        chain: list[Target],
+        limits: Limits,
+        conversation_id: str | None,
+        sender: str,
+    ) -> Journey:
+        """Wait for the conversation's turn and return the request, ready to go."""
+        started = self._clock.now()
+        checked_text("sender", sender)
+        if conversation_id is not None:
+            checked_text("conversation_id", conversation_id, empty=True)
+        message = Message(
+            id=uuid4().hex,
+            content=request.content,
+            timestamp=utc(self._clock.wall()),
+            sender=sender,
+            provider=chain[0].name,
+            conversation_id=conversation_id,
+        )
+        await self._conversations.begin(conversation_id, limits.deadline)
+        try:
+            if conversation_id is not None:
+                request = replace(request, history=await self._told(conversation_id))
+        except BaseException:
+            self._conversations.end(conversation_id)
+            raise
+        self._requests += 1
+        self._upkeep.changed()
+        return Journey(self._engine, message, request, chain, limits, started)
+
+    async def _told(self, conversation_id: str) -> tuple[Turn, ...]:
+        """Return what of a conversation is sent along with its next question."""
+        messages = await self.store.history(conversation_id, self.settings.history_turns)
+        return await fitting(messages, self.settings.context_tokens)
+
+    def _request(
+        self, content: str, system: str | None, max_tokens: int | None, temperature: float | None
+    ) -> Request:
+        limit = self.settings.max_tokens if max_tokens is None else max_tokens
+        return checked_request(content, system, limit, temperature)
+
+    def _limits(self, deadline: float | None, patience: float | None, *, streaming: bool) -> Limits:
+        checked_times(deadline, patience)
+        settings = self.settings
+        return Limits(
+            deadline=settings.deadline if deadline is None else deadline,
+            attempt=settings.attempt_timeout,
+            first_token=settings.first_token_timeout,
+            idle=settings.idle_timeout,
+            patience=settings.patience if patience is None else patience,
+            max_attempts=settings.max_attempts,
+            whole_stream=streaming and deadline is not None,
+        )
+
+    async def history(self, conversation_id: str, limit: int = 100) -> list[Message]:
+        """Return the newest `limit` answered messages of a conversation, oldest first."""
+        self._lifecycle.check()
+        checked_text("conversation_id", conversation_id, empty=True)
+        return await self.store.history(conversation_id, limit)
+
+    # Publish and subscribe -------------------------------------------------------------------
+
+    async def publish(self, topic: str, message: Message) -> int:
+        """Hand `message` to everybody who hears `topic`; return how many that are."""
+        self._lifecycle.check()
+        if not isinstance(message, Message):
+            raise TypeError(f"message must be a Message, not {type(message).__name__}")
+        return self._channels.publish(checked_text("topic", topic), message)
+
+    async def subscribe(self, pattern: str) -> Subscription:
+        """Return a subscription to every topic that matches; `*` stands for any characters."""
+        self._lifecycle.check()
+        return self._channels.subscribe(checked_text("pattern", pattern))
+
+    # Behind the scenes -----------------------------------------------------------------------
+
+    def _on_event(self, event: Event) -> None:
+        """Write an event down, and wake those who wait for a provider that is well again."""
+        if isinstance(event, BreakerChanged) and event.after == "closed":
+            self._engine.recovered.announce()
+        if not self._lifecycle.running:
+            return
+        self._upkeep.changed()
+        if isinstance(event, RecoveryRecorded) and event.request_id is not None:
+            return  # written together with its request
+        unheard(self.store.record([event]))
+
+    async def _look(self) -> dict[str, object]:
+        """Return the state that other processes see."""
+        return {
+            "state": "running" if self._lifecycle.running else "stopped",
+            "requests": self._requests,
+            "under_way": self._lifecycle.requests,
+            "providers": self.providers,
+            "magic": await self.magic.get_system_status(),
+        }
+
+
+def _full(provider: Provider | SimpleProvider | AIProvider) -> Provider:
+    if isinstance(provider, Provider):
+        return provider
+    if isinstance(provider, SimpleProvider):
+        from zejzl.providers.simple import Simple
+
+        return Simple(provider)
+    raise TypeError(
+        f"{type(provider).__name__} is no provider: it needs a name and generate(request), or "
+        "generate_response(message, history)"
+    )
+
+
+def _settings_from_env() -> Settings:
+    try:
+        return Settings.from_env()
+    except ImportError as missing:
+        raise _install_hint(missing) from missing
+
+
+def _install_hint(missing: ImportError) -> ImportError:
+    return ImportError(
+        f"{missing.name} is not installed; run ./start.sh, or pip install zejzl", name=missing.name
+    )

@@ -1,0 +1,57 @@
+"""The command line: `zejzl …`, `python -m zejzl …` and `python ai_framework.py …`.
+
+Here is what all commands share: exit codes, and no traceback for anybody. The commands themselves
+are in `commands`, which needs click; it is imported when one is run.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from io import StringIO
+
+from zejzl.cli.terminal import FAILED, INTERRUPTED, explained, safe
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code: 0 well, 1 failed, 2 usage, 3 unhealthy.
+
+    Args:
+        argv: Its words; default is the process's own.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a letter that the terminal lacks is no failure
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _run(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as problem:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        if not isinstance(problem, BrokenPipeError):  # the reader of `zejzl history | head -1`
+            print(*explained(problem), sep="\n", file=sys.stderr)
+        return FAILED
+    except SystemExit as left:  # click and rich end like this when the reader has gone
+        return left.code if isinstance(left.code, int) else FAILED
+
+
+def _run(argv: list[str]) -> int:
+    try:
+        import click
+
+        from zejzl.cli.commands import zejzl
+    except ImportError as missing:
+        missing.msg = f"{missing.name} is not installed; run ./start.sh, or pip install zejzl"
+        print(*explained(missing), sep="\n", file=sys.stderr)
+        return FAILED
+    try:
+        code = zejzl.main(argv, prog_name="zejzl", standalone_mode=False)
+    except click.Abort:
+        return INTERRUPTED
+    except click.ClickException as wrong:
+        said = StringIO()
+        wrong.show(said)
+        sys.stderr.write(safe(said.getvalue()))
+        return wrong.exit_code
+    return code if isinstance(code, int) else 0

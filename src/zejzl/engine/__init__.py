@@ -1,0 +1,1 @@
+"""The works: one request's journey, and what keeps it alive. Waiting and deadlines live here."""

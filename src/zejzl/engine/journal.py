@@ -1,0 +1,133 @@
+"""What the store is told of each request, and whose turn it is in a conversation.
+
+    accepted ──▶ attempt(n) ──▶ settled, with the answer or the reason there is none
+
+Writes are guarded by the `persistence` circuit breaker: a store that keeps failing refuses new
+requests at once, before anything is sent; what is under way is still settled if it can be.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import ParamSpec
+
+from zejzl.clock import Clock
+from zejzl.errors import CircuitOpen, ConversationBusy, StoreError
+from zejzl.events import Event
+from zejzl.magic import CircuitBreaker
+from zejzl.messages import Attempt, Message
+from zejzl.policies.breaker import Refused
+from zejzl.ports import Store
+
+log = logging.getLogger(__name__)
+P = ParamSpec("P")
+
+
+class Journal:
+    """The store, as a request sees it."""
+
+    def __init__(self, store: Store, breaker: CircuitBreaker, clock: Clock) -> None:
+        self._store = store
+        self._breaker = breaker
+        self._clock = clock
+
+    async def accept(self, message: Message, provider: str, model: str) -> None:
+        """Write down a request with its first attempt; raises before anything is sent."""
+        token = self._breaker.rule.try_acquire(self._clock.now())
+        if isinstance(token, Refused):
+            reason = f"the store keeps failing, the last time with: {self._breaker.last_error}"
+            raise CircuitOpen(self._breaker.name, token.retry_after, reason)
+        await self._watched(token, self._store.accept, message, provider, model)
+
+    async def attempt(self, message_id: str, number: int, provider: str, model: str) -> None:
+        """Write down that a further attempt begins."""
+        token = self._breaker.rule.generation
+        await self._watched(token, self._store.attempt, message_id, number, provider, model)
+
+    async def settle(
+        self, message: Message, attempts: Sequence[Attempt], events: Sequence[Event]
+    ) -> None:
+        """Write down what became of a request, whole."""
+        token = self._breaker.rule.generation
+        await self._watched(token, self._store.settle, message, attempts, events)
+
+    def settle_unheard(
+        self, message: Message, attempts: Sequence[Attempt], events: Sequence[Event]
+    ) -> None:
+        """Do the same for a caller who has gone: queued now, not waited for."""
+        unheard(self._store.settle(message, attempts, events))
+
+    async def _watched(
+        self, token: int, write: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        try:
+            await write(*args, **kwargs)
+        except StoreError as problem:
+            self._breaker.fail(token, problem)
+            raise
+        except BaseException:
+            self._breaker.void(token)
+            raise
+        self._breaker.ok(token, None)
+
+
+def unheard(written: Awaitable[object]) -> None:
+    """Let a write happen that nobody waits for; a failure is logged."""
+    if isinstance(written, asyncio.Future):
+        written.add_done_callback(_log_failure)
+
+
+def _log_failure(written: "asyncio.Future[object]") -> None:
+    if not written.cancelled() and (problem := written.exception()) is not None:
+        log.warning("a write that nobody waits for failed: %s", problem)
+
+
+class Conversations:
+    """Serialises the turns of one conversation; different ones run freely."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lines: dict[str, _Line] = {}
+
+    async def begin(self, conversation_id: str | None, seconds: float | None) -> None:
+        """Wait for one's turn; None is no conversation, and waits for nobody.
+
+        Raises:
+            ConversationBusy: If the turn did not come within `seconds`.
+        """
+        if conversation_id is None:
+            return
+        line = self._lines.setdefault(conversation_id, _Line())
+        line.users += 1
+        try:
+            async with self._clock.timeout(seconds):
+                await line.lock.acquire()
+        except BaseException as problem:
+            self._leave(conversation_id, line)
+            if isinstance(problem, TimeoutError):
+                raise ConversationBusy(
+                    f"conversation {conversation_id!r} was busy with an earlier turn until the "
+                    "deadline; send with another conversation_id, or a longer deadline"
+                ) from None
+            raise
+
+    def end(self, conversation_id: str | None) -> None:
+        """Let the next one have its turn."""
+        if conversation_id is not None:
+            line = self._lines[conversation_id]
+            line.lock.release()
+            self._leave(conversation_id, line)
+
+    def _leave(self, conversation_id: str, line: "_Line") -> None:
+        line.users -= 1
+        if not line.users:
+            del self._lines[conversation_id]
+
+
+@dataclass(slots=True)
+class _Line:
+    """Those who want one conversation."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0

@@ -1,0 +1,86 @@
+"""What a running bus does on the side: show its state to others, forget what is old."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+
+from zejzl.clock import Clock
+from zejzl.errors import StoreError
+from zejzl.events import utc
+from zejzl.ports import Store
+
+log = logging.getLogger(__name__)
+
+SNAPSHOT_SPACING = 1.0
+PRUNE_SPACING = 3600.0
+SECONDS_A_DAY = 86_400.0
+
+
+class Upkeep:
+    """Snapshots after a change, at most one a second; pruning at the start and every hour.
+
+    Args:
+        owner: The bus's own key among the snapshots.
+        look: Returns the bus's state, JSON-ready.
+        retention_days: Days that messages and events are kept; None keeps them for good.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        owner: str,
+        look: Callable[[], Awaitable[dict[str, object]]],
+        retention_days: float | None,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._owner = owner
+        self._look = look
+        self._retention_days = retention_days
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin; the first snapshot is written now."""
+        self._changed.set()
+        self._tasks = [
+            asyncio.create_task(self._snapshots(), name="zejzl-snapshots"),
+            asyncio.create_task(self._pruning(), name="zejzl-pruning"),
+        ]
+
+    def changed(self) -> None:
+        """Say that the state is another now."""
+        self._changed.set()
+
+    async def stop(self) -> None:
+        """End, with a last snapshot."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        await self._snapshot()
+
+    async def _snapshots(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            await self._snapshot()
+            await self._clock.sleep(SNAPSHOT_SPACING)
+
+    async def _snapshot(self) -> None:
+        try:
+            body = json.dumps({"v": 1, **await self._look()})
+            await self._store.keep_snapshot(self._owner, body)
+        except StoreError as problem:
+            log.warning("the state could not be written to the store: %s", problem)
+
+    async def _pruning(self) -> None:
+        while self._retention_days is not None:
+            before = utc(self._clock.wall() - self._retention_days * SECONDS_A_DAY)
+            try:
+                await self._store.prune(before=before)
+            except StoreError as problem:
+                log.warning("old messages could not be deleted: %s", problem)
+            await self._clock.sleep(PRUNE_SPACING)

@@ -1,0 +1,848 @@
+"""The command line: what people type, what programs read, and what neither must ever see."""
+
+import asyncio
+import io
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ai_framework import AsyncMessageBus
+from tests.tree import ROOT
+from zejzl.cli import main
+from zejzl.cli.reports import masked
+from zejzl.cli.terminal import explained, safe
+from zejzl.errors import CircuitOpen, RateLimited
+from zejzl.messages import Attempt
+from zejzl.settings import Secret, Settings
+from zejzl.stores import SqliteStore
+from zejzl.testing import CANONICAL, FaultServer, faults
+
+KEY = "sk-test-0123456789abcdefWXYZ"
+OURS = re.compile(r"^ZEJZL_|_API_KEY$|_BASE_URL$|_MODEL$|^NO_COLOR$|^FORCE_COLOR$|^COLUMNS$")
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+HOSTILE = "[red]\x1b[31mred\x1b[0m \x1b]0;title\x07 \x9b2J \u202egnp.exe\rover [/red] :boom:"
+
+READING = [
+    ("providers",),
+    ("status",),
+    ("health",),
+    ("history",),
+    ("history", "--all"),
+    ("heal",),
+    ("recover",),
+]
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Shell:
+    """The command line in a folder of its own, without anything of this machine's environment."""
+
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.folder = folder
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+        for name in filter(OURS.search, list(os.environ)):
+            monkeypatch.delenv(name)
+        monkeypatch.chdir(folder)
+        self.set(ZEJZL_HOME=str(folder / "home"), PYTHONDONTWRITEBYTECODE="1")
+
+    def set(self, **env: str) -> None:
+        for name, value in env.items():
+            self._monkeypatch.setenv(name, value)
+
+    def with_vendors(self, server: FaultServer, **keys: str) -> None:
+        """Set the addresses of chatgpt and claude to the server's, and their keys."""
+        self.set(
+            OPENAI_API_KEY=KEY,
+            CHATGPT_BASE_URL=server.base_url("chatgpt"),
+            ANTHROPIC_API_KEY=f"{KEY}-too",
+            CLAUDE_BASE_URL=server.base_url("claude", "anthropic"),
+        )
+
+    def __call__(self, *words: str, stdin: str = "") -> Done:
+        """Run a command in this process."""
+        self._monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        self._capsys.readouterr()
+        code = main(words)
+        return Done(code, *self._capsys.readouterr())
+
+    def start(self, *words: str, **how: Any) -> "subprocess.Popen[str]":
+        """Start a command in a process of its own."""
+        pipes = dict.fromkeys(["stdin", "stdout", "stderr"], subprocess.PIPE)
+        command = [sys.executable, "-m", "zejzl", *words]
+        return subprocess.Popen(command, cwd=self.folder, text=True, **{**pipes, **how})
+
+
+@pytest.fixture
+def shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Shell:
+    return Shell(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def server() -> Iterator[FaultServer]:
+    """A fault server in a thread: a command runs an event loop of its own."""
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever)
+    thread.start()
+    made = FaultServer()
+    asyncio.run_coroutine_threadsafe(made.start(), loop).result()
+    yield made
+    asyncio.run_coroutine_threadsafe(made.stop(), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+@pytest.fixture
+def online(shell: Shell, server: FaultServer) -> Shell:
+    shell.with_vendors(server)
+    return shell
+
+
+def until(true: Callable[[], object]) -> None:
+    """Return as soon as another process or thread has made it so; pytest's timeout is the end."""
+    while not true():
+        select.select([], [], [], 0.005)
+
+
+class Typing:
+    """A command on a terminal, and somebody who types."""
+
+    def __init__(self, shell: Shell, *words: str) -> None:
+        self._ours, theirs = pty.openpty()
+        self.process = shell.start(*words, stdin=theirs, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        self.seen = ""
+
+    def type(self, text: str) -> None:
+        os.write(self._ours, text.encode())
+
+    def press_ctrl_c(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def read_until(self, text: str) -> str:
+        """Return what is shown up to `text`, which must come."""
+        while text not in self.seen:
+            self.seen += self._read()
+        before, _, self.seen = self.seen.partition(text)
+        return before
+
+    def end(self) -> int:
+        """Return the exit code, having read the rest."""
+        try:
+            while True:
+                self.seen += self._read()
+        except OSError:  # how Linux tells that nobody has the terminal open any more
+            os.close(self._ours)
+        return self.process.wait()
+
+    def _read(self) -> str:
+        return os.read(self._ours, 65536).decode(errors="replace")
+
+
+# ── Help, usage, exit codes ──────────────────────────────────────────────────────────────────────
+
+
+def test_no_arguments_show_the_help(shell: Shell) -> None:
+    done = shell()
+
+    assert done.code == 0
+    assert "ask " in done.out and "demo " in done.out
+
+
+def test_every_command_has_a_help_with_json_in_it(shell: Shell) -> None:
+    names = re.findall(r"^  ([a-z-]+) {2,}\S", shell("--help").out.partition("Commands:")[2], re.M)
+
+    assert len(names) >= 10
+    for name in names:
+        done = shell(name, "--help")
+        assert (done.code, done.err) == (0, "")
+        assert "--json" in done.out
+
+
+def test_the_help_of_no_command_is_cut_short(shell: Shell) -> None:
+    assert "..." not in shell("--help").out.partition("Commands:")[2]
+
+
+def test_the_version_is_told(shell: Shell) -> None:
+    assert re.fullmatch(r"zejzl \S+\n", shell("--version").out)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fly"], "fly"),
+        (["ask", "--wings", "hello"], "--wings"),
+        (["ask", "hello", "--max-tokens", "many"], "--max-tokens"),
+        (["ask", "hello", "--max-tokens", "0"], "max_tokens"),
+        (["ask", "hello", "--deadline", "-1"], "deadline"),
+        (["ask", "hello", "--temperature", "nan"], "temperature"),
+        (["ask", " "], "content"),
+        (["ask"], "content"),
+        (["ask", "hello", "-p", "nobody"], "nobody"),
+        (["ask", "hello", "--failover=nobody"], "nobody"),
+        (["chat", "chatgpt", "hello"], "chatgpt"),
+        (["chat", "nobody"], "nobody"),
+        (["set-default", "nobody"], "claude"),
+        (["history", "--limit", "0"], "--limit"),
+        (["demo", "--seconds", "0"], "--seconds"),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_asked_is_a_usage_error_that_names_it(
+    shell: Shell, words: list[str], said: str
+) -> None:
+    done = shell(*words)
+
+    assert done.code == 2
+    assert done.out == ""
+    assert said in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_setting_that_cannot_be_is_named(shell: Shell) -> None:
+    shell.set(ZEJZL_DEADLINE="soon")
+
+    done = shell("ask", "hello")
+
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("zejzl: deadline:")
+
+
+@pytest.mark.parametrize("command", ["ask", "status", "providers"])
+def test_rubbish_in_dotenv_is_told_with_its_line(shell: Shell, command: str) -> None:
+    (shell.folder / ".env").write_text("A=1\nwhat is this\n")
+
+    done = shell(command)
+
+    assert done.code == 2
+    assert ".env: line 2" in done.err
+
+
+def test_a_failure_says_what_and_what_to_do_and_is_1(online: Shell, server: FaultServer) -> None:
+    server.play("chatgpt", faults.auth())
+
+    done = online("ask", "hello", "-p", "chatgpt")
+
+    assert (done.code, done.out) == (1, "")
+    what, *_, advice = done.err.splitlines()
+    assert what.startswith("zejzl: chatgpt: ") and "401" in what
+    assert advice == "  → check OPENAI_API_KEY in the environment or .env"
+
+
+def test_verbose_tells_every_attempt(online: Shell, server: FaultServer) -> None:
+    server.play("chatgpt", faults.status(500))
+    server.play("claude", faults.auth())
+
+    done = online("ask", "hello", "-v")
+
+    assert "1. chatgpt/gpt-5-mini (first): server_error" in done.err
+    assert "(failover): auth" in done.err
+
+
+def test_notes_tell_why_nothing_more_was_tried() -> None:
+    failure = RateLimited("slow down", provider="chatgpt")
+    failure.add_note("not retried: retry budget is short")
+    failure.attempts = (Attempt("chatgpt", "m", "rate_limited", 0.1),)
+
+    assert explained(failure) == [
+        "zejzl: chatgpt: slow down",
+        "  not retried: retry budget is short",
+        "  → try again later, or let others answer too: --failover",
+    ]
+
+
+def test_an_accident_is_one_line_and_its_place_is_in_the_log(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(bus: AsyncMessageBus) -> None:
+        raise RuntimeError("oh")
+
+    monkeypatch.setattr(AsyncMessageBus, "start", broken)
+
+    quiet, verbose = shell("ask", "hello"), shell("ask", "hello", "-v")
+
+    assert quiet.code == verbose.code == 1
+    assert quiet.err == "zejzl: unexpected RuntimeError: oh (-v shows where)\n"
+    assert "Traceback" in verbose.err
+
+
+# ── For programs ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("words", [*READING, ("set-default", "claude")], ids=" ".join)
+def test_json_is_one_value_and_nothing_else(online: Shell, words: tuple[str, ...]) -> None:
+    online("ask", "hello", "-c", "default")
+
+    done = online(*words, "--json")
+
+    assert done.code == 0
+    assert isinstance(done.json, dict | list)
+
+
+def test_json_of_an_answer_is_the_whole_reply(online: Shell, server: FaultServer) -> None:
+    server.play("chatgpt", faults.status(500))
+
+    reply = online("ask", "hello", "--json").json
+
+    assert reply["text"] == CANONICAL
+    assert reply["provider"] == "claude"
+    assert reply["healed"] is True
+    assert [tried["outcome"] for tried in reply["attempts"]][-1] == "ok"
+    assert {"usage", "model", "finish_reason", "latency_s", "cost_usd", "id"} <= reply.keys()
+
+
+def test_json_of_a_failure_is_an_error_with_its_attempts(
+    online: Shell, server: FaultServer
+) -> None:
+    server.play("chatgpt", faults.auth())
+
+    done = online("ask", "hello", "-p", "chatgpt", "--json")
+
+    error = done.json["error"]
+    assert done.code == 1
+    assert (error["type"], error["provider"], error["status"]) == ("AuthFailed", "chatgpt", 401)
+    assert error["attempts"][0]["outcome"] == "auth"
+
+
+@pytest.mark.parametrize("words", READING, ids=" ".join)
+def test_piped_output_holds_no_escape_codes(online: Shell, words: tuple[str, ...]) -> None:
+    online("ask", "hello", "-c", "default")
+
+    done = online(*words)
+
+    assert "\x1b" not in done.out + done.err
+    assert done.out
+
+
+def test_on_a_terminal_there_is_colour_unless_it_is_not_wanted(shell: Shell) -> None:
+    shell("ask", "hello")
+    shell.set(TERM="xterm-256color")
+    coloured = Typing(shell, "health")
+    assert coloured.end() == 0
+    shell.set(NO_COLOR="1")
+    plain = Typing(shell, "health")
+    assert plain.end() == 0
+
+    assert "\x1b[32m" in coloured.seen
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]", plain.seen)
+
+
+def test_an_import_of_the_command_line_is_light() -> None:
+    program = "import sys, zejzl.cli; print(*{'click', 'rich', 'ai_framework', 'asyncio'} & {*sys.modules})"
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "\n"
+
+
+def test_a_reader_that_leaves_is_no_failure_to_talk_about(shell: Shell) -> None:
+    for _ in range(3):
+        shell("ask", "word " * 30_000, "-c", "default")
+
+    process = shell.start("history")
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.read(10)
+    process.stdout.close()
+
+    assert process.wait() == 1
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+# ── Hostile text ─────────────────────────────────────────────────────────────────────────────────
+
+
+@given(st.text())
+def test_safe_text_steers_no_terminal_and_keeps_the_rest(text: str) -> None:
+    shown = safe(text)
+
+    assert not STEERING.search(shown)
+    shown.encode()  # no half characters either
+    if not STEERING.search(text) and text.isprintable():
+        assert shown == text
+
+
+def test_a_hostile_answer_is_shown_and_not_obeyed(online: Shell, server: FaultServer) -> None:
+    server.play("chatgpt", faults.ok(HOSTILE))
+
+    done = online("ask", "hello", "-p", "chatgpt")
+    streamed = online("ask", "hello", "-p", "chatgpt", "--stream")
+
+    for shown in (done.out, streamed.out):
+        assert not STEERING.search(shown)
+        assert "[red]" in shown and ":boom:" in shown and r"\x1b[31m" in shown
+
+
+def test_hostile_questions_and_errors_are_shown_and_not_obeyed(
+    online: Shell, server: FaultServer
+) -> None:
+    server.play("chatgpt", faults.bad_request(HOSTILE))
+    failed = online("ask", HOSTILE, "-p", "chatgpt", "-v")
+    server.play("chatgpt", faults.ok(HOSTILE))
+    online("ask", HOSTILE, "-p", "chatgpt", "-c", "default")
+
+    for words in READING:
+        done = online(*words)
+        assert not STEERING.search(done.out + done.err)
+    assert "[red]" in online("history").out
+    assert failed.code == 1
+    assert "[red]" in failed.err
+    assert not STEERING.search(failed.err)
+
+
+@pytest.mark.parametrize(
+    "words", [[HOSTILE], ["ask", "x", "-p", HOSTILE], ["ask", HOSTILE, HOSTILE]]
+)
+def test_hostile_arguments_are_shown_and_not_obeyed(shell: Shell, words: list[str]) -> None:
+    done = shell(*words)
+
+    assert not STEERING.search(done.out + done.err)
+
+
+# ── Keys ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=80))
+def test_a_masked_key_shows_at_most_its_kind_and_its_last_four(key: str) -> None:
+    shown = masked(Secret(key))
+
+    assert shown in ("****", f"…{key[-4:]}", f"sk-…{key[-4:]}")
+    assert len(key) >= 12 or shown == "****"
+
+
+@pytest.mark.parametrize("words", [*READING, ("ask", "hi", "-v"), ("chat", "claude", "hi", "-v")])
+def test_no_command_prints_a_key(
+    online: Shell, server: FaultServer, words: tuple[str, ...]
+) -> None:
+    server.play("chatgpt", faults.auth())
+
+    for more in ((), ("--json",)):
+        done = online(*words, *more)
+        assert KEY[:-4] not in done.out + done.err
+
+
+# ── ask ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_answer_alone_is_on_stdout(online: Shell) -> None:
+    assert online("ask", "hello") == Done(0, f"{CANONICAL}\n", "")
+
+
+@pytest.mark.parametrize(("words", "piped"), [(["-"], True), ([], True), (["hello", "you"], False)])
+def test_the_question_is_words_or_what_is_piped_in(
+    online: Shell, server: FaultServer, words: list[str], piped: bool
+) -> None:
+    online("ask", *words, stdin="from the pipe\n" if piped else "")
+
+    (call,) = server.calls("chatgpt")
+    question = call.body["messages"][-1]["content"].strip()
+    assert question == ("from the pipe" if piped else "hello you")
+
+
+def test_options_reach_the_provider(online: Shell, server: FaultServer) -> None:
+    how = ["-p", "claude", "-m", "big", "--system", "be brief", "--max-tokens", "7"]
+
+    done = online("ask", "hello", *how, "--temperature", "0.5")
+
+    (call,) = server.calls("claude")
+    assert (call.model, call.max_tokens) == ("big", 7)
+    assert (call.body["system"], call.body["temperature"]) == ("be brief", 0.5)
+    assert "token limit" in done.err
+
+
+def test_a_healed_answer_says_on_stderr_what_was_done(online: Shell, server: FaultServer) -> None:
+    server.play("chatgpt", faults.rate_limited(30))
+
+    done = online("ask", "hello")
+
+    assert (done.code, done.out) == (0, f"{CANONICAL}\n")
+    assert re.fullmatch(
+        r"healed: chatgpt failed \(rate_limited\), failover → claude answered, [\d.]+ s in all\n",
+        done.err,
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "answers"),
+    [([], False), (["--failover"], True), (["--failover=claude"], True)],
+    ids=["pinned", "anybody", "named"],
+)
+def test_a_named_provider_is_alone_unless_failover_is_allowed(
+    online: Shell, server: FaultServer, option: list[str], answers: bool
+) -> None:
+    server.play("chatgpt", faults.auth())
+
+    done = online("ask", "-p", "chatgpt", *option, "hello")
+
+    assert (done.code == 0) is answers
+    assert len(server.calls("claude")) == answers
+
+
+def test_with_no_key_the_answer_says_that_it_is_offline(shell: Shell) -> None:
+    assert shell("ask", "hello").out.startswith("[offline]")
+
+
+def test_a_stream_comes_piece_by_piece_and_whole(online: Shell) -> None:
+    assert online("ask", "hello", "--stream").out == f"{CANONICAL}\n"
+
+
+def test_a_stream_that_breaks_shows_what_came_and_fails(online: Shell, server: FaultServer) -> None:
+    server.play("chatgpt", faults.cut(5))
+
+    done = online("ask", "hello", "-p", "chatgpt", "--stream")
+
+    assert done.code == 1
+    assert done.out.endswith("\n") and CANONICAL.startswith(done.out.strip())
+    assert "broke off" in done.err
+
+
+def test_ctrl_c_during_an_answer_leaves_politely(online: Shell, server: FaultServer) -> None:
+    server.play("chatgpt", faults.silence())
+    process = online.start("ask", "hello", "-p", "chatgpt")
+    until(lambda: server.in_flight("chatgpt"))
+
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+
+    assert process.returncode == 130
+    assert (out.strip(), err.strip()) == ("", "")
+    until(lambda: server.calls("chatgpt")[0].hung_up)
+
+
+# ── chat ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_chat_with_a_text_answers_once(online: Shell, server: FaultServer) -> None:
+    done = online("chat", "claude", "hello")
+
+    assert done == Done(0, f"{CANONICAL}\n", "")
+    assert len(server.calls("claude")) == 1
+
+
+def test_piped_lines_are_one_conversation(online: Shell, server: FaultServer) -> None:
+    done = online("chat", "chatgpt", stdin="first\n\n second\n/quit\nthird\n")
+
+    assert done.out == f"{CANONICAL}\n" * 2
+    first, second = server.calls("chatgpt")
+    assert [turn["role"] for turn in second.body["messages"]] == ["user", "assistant", "user"]
+    assert second.body["messages"][0] == first.body["messages"][0]
+
+
+def test_commands_change_how_the_next_line_is_asked(online: Shell, server: FaultServer) -> None:
+    lines = ["/provider claude", "/model big", "/system be brief", "one", "/new", "two"]
+
+    done = online("chat", stdin="\n".join([*lines, "/system", "/model", "three"]))
+
+    one, two, three = server.calls("claude")
+    assert (one.model, one.body["system"]) == ("big", "be brief")
+    assert len(two.body["messages"]) == 1  # of the new conversation
+    assert len(three.body["messages"]) == 3
+    assert "system" not in three.body and three.model != "big"
+    assert "provider: claude\n" in done.out
+
+
+def test_commands_that_tell_something(online: Shell) -> None:
+    done = online("chat", stdin="hello\n/help\n/history\n/status\n/tokens\n")
+
+    assert done.code == 0
+    assert "/provider [NAME]" in done.out
+    assert done.out.count(CANONICAL) == 2  # the answer, and the history
+    assert re.search(r"^chatgpt +gpt-5-mini +closed", done.out, re.M)
+    assert re.search(r"^\d+ tokens in 2 turns", done.out, re.M)
+
+
+def test_a_line_that_fails_ends_nothing_but_is_told_in_the_end(
+    online: Shell, server: FaultServer
+) -> None:
+    done = online("chat", stdin="/fly\n/provider nobody\nhello\n")
+
+    assert done.code == 2
+    assert done.out == f"{CANONICAL}\n"
+    assert "/fly" in done.err and "nobody" in done.err
+
+
+def test_chat_in_json_is_the_list_of_replies(online: Shell) -> None:
+    replies = online("chat", "--json", stdin="/status\nhello\nagain\n").json
+
+    assert [reply["text"] for reply in replies] == [CANONICAL, CANONICAL]
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_chat(online: Shell, server: FaultServer) -> None:
+    server.play("chatgpt", [faults.stall(3), faults.ok()])
+    chat = Typing(online, "chat", "chatgpt")
+
+    chat.read_until("you: ")
+    chat.type("hello\n")
+    chat.read_until("Rivers carry mountains")
+    chat.press_ctrl_c()
+    chat.read_until("you: ")
+    chat.type("again\n")
+    chat.read_until("harbours.")
+    chat.read_until("you: ")
+    chat.type("\x04")
+
+    assert chat.end() == 0
+    assert "Traceback" not in chat.seen
+    assert len(server.calls("chatgpt")) == 2
+
+
+def test_a_second_ctrl_c_at_the_prompt_leaves(shell: Shell) -> None:
+    chat = Typing(shell, "chat")
+
+    chat.read_until("you: ")
+    chat.press_ctrl_c()
+    chat.read_until("you: ")
+    chat.press_ctrl_c()
+
+    assert chat.end() == 130
+    assert "Traceback" not in chat.seen
+
+
+# ── What the database tells ──────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("words", [("status",), ("history",), ("heal",)])
+def test_looking_makes_no_database(shell: Shell, words: tuple[str, ...]) -> None:
+    assert shell(*words).code == 0
+    assert not (shell.folder / "home").exists()
+
+
+def test_status_before_any_bus_says_so(shell: Shell) -> None:
+    assert "no bus has run yet" in shell("status").out
+    assert shell("status", "--json").json["buses"] == []
+
+
+def test_status_after_a_bus_ran_tells_when_and_what(online: Shell, server: FaultServer) -> None:
+    server.play("chatgpt", faults.status(500))
+    online("ask", "hello")
+    server.play("claude", faults.auth())
+    online("ask", "hello", "-p", "claude")
+
+    done, found = online("status"), online("status", "--json").json
+
+    assert re.search(r"no bus is running, last seen \d s ago", done.out)
+    assert "1 answered, 1 failed" in done.out
+    assert (found["running"], found["messages"]) == (False, {"failed": 1, "answered": 1})
+    assert found["recoveries"]["helped"] == 1
+    assert found["bytes"] > 0
+
+
+def test_status_leaves_no_trace_of_its_own(shell: Shell) -> None:
+    shell("ask", "hello")
+
+    before = asyncio.run(snapshots(shell))
+    shell("status")
+    shell("providers")
+
+    assert asyncio.run(snapshots(shell)) == before
+
+
+async def snapshots(shell: Shell) -> list[object]:
+    store = SqliteStore(shell.folder / "home/zejzl.db")
+    await store.open()
+    try:
+        return [*await store.snapshots()]
+    finally:
+        await store.close()
+
+
+def test_status_sees_a_bus_that_runs_and_one_that_died(shell: Shell) -> None:
+    process = shell.start("chat")
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write("hello\n")
+    process.stdin.flush()
+    process.stdout.readline()
+
+    running = shell("status")
+    process.kill()
+    process.communicate()
+    dead = shell("status")
+
+    assert running.out.startswith("a bus is running")
+    assert "the last one died" in dead.out
+
+
+def test_history_shows_questions_and_answers_oldest_first(online: Shell) -> None:
+    for question in ("first", "second"):
+        online("ask", question, "-c", "default")
+    online("ask", "elsewhere", "-c", "other")
+    online("ask", "nowhere")
+
+    shown, newest = online("history").out, online("history", "--limit", "1").out
+
+    assert re.findall(r"^  (first|second|elsewhere|nowhere)$", shown, re.M) == ["first", "second"]
+    assert "second" in newest and "first" not in newest
+    assert "elsewhere" in online("history", "other").out
+    assert len(online("history", "--all", "--json").json) == 4
+
+
+def test_the_recovery_log_tells_what_failed_and_what_helped(
+    online: Shell, server: FaultServer
+) -> None:
+    server.play("chatgpt", faults.rate_limited(30))
+    online("ask", "hello")
+
+    done, found = online("heal"), online("heal", "chatgpt", "--json").json
+
+    assert "1 of 1 remedies helped (100%)" in done.out
+    (record,) = found["recoveries"]
+    assert (record["failure_class"], record["remedy"]) == ("rate_limited", "failover")
+    assert found["success_rate"] == 1.0
+    assert online("heal", "claude", "--json").json["recoveries"] == []
+
+
+def test_what_a_killed_process_left_is_settled_once(online: Shell, server: FaultServer) -> None:
+    server.play("chatgpt", faults.silence())
+    process = online.start("ask", "hello", "-p", "chatgpt")
+    until(lambda: server.in_flight("chatgpt"))
+    process.kill()
+    process.communicate()
+
+    (found,) = online("recover", "--json").json
+    again = online("recover")
+
+    assert found["maybe_duplicate"] is True
+    assert found["message"]["content"] == "hello"
+    assert "nothing was left in flight" in again.out
+
+
+# ── Providers, health, default ───────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["providers", "list"])
+def test_providers_shows_who_is_there_and_what_is_missing(online: Shell, name: str) -> None:
+    done = online(name)
+
+    assert re.search(r"^\* +chatgpt .* sk-…WXYZ ", done.out, re.M)
+    assert re.search(r"^ +claude .* sk-…-too ", done.out, re.M)
+    assert re.search(r"^ +gemini .* set GEMINI_API_KEY ", done.out, re.M)
+
+
+def test_providers_in_json(online: Shell, server: FaultServer) -> None:
+    found = {one["name"]: one for one in online("providers", "--json").json}
+
+    assert found["chatgpt"]["default"] and found["chatgpt"]["registered"]
+    assert found["claude"]["base_url"] == server.base_url("claude", "anthropic")
+    assert not found["gemini"]["registered"]
+    assert found["gemini"]["key_names"] == ["GEMINI_API_KEY"]
+
+
+def test_health_is_well_when_everybody_answers(online: Shell, server: FaultServer) -> None:
+    done = online("health")
+
+    assert done.code == 0
+    assert re.findall(r"^(\w+) +ok", done.out, re.M) == ["database", "chatgpt", "claude"]
+    assert len(server.calls("chatgpt")) == len(server.calls("claude")) == 1
+
+
+@pytest.mark.parametrize("words", [("health",), ("heal", "--probe")])
+def test_one_that_does_not_answer_is_unhealthy(
+    online: Shell, server: FaultServer, words: tuple[str, ...]
+) -> None:
+    server.play("claude", faults.auth())
+
+    done = online(*words)
+
+    assert done.code == 3
+    assert re.search(r"^claude +failed .*401", done.out, re.M)
+
+
+def test_health_without_providers_asks_nobody(online: Shell, server: FaultServer) -> None:
+    assert online("health", "--no-providers").code == 0
+    assert not server.log
+
+
+def test_a_damaged_database_is_unhealthy(shell: Shell) -> None:
+    (shell.folder / "home").mkdir()
+    (shell.folder / "home/zejzl.db").write_bytes(b"this is no database" * 100)
+
+    health, status = shell("health"), shell("status")
+
+    assert health.code == 3
+    assert status.code == 1
+    assert "move the file away" in status.err
+
+
+def test_the_default_that_is_kept_is_asked_first(online: Shell, server: FaultServer) -> None:
+    done = online("set-default", "Claude")
+    online("ask", "hello")
+
+    assert done.code == 0
+    assert [call.provider for call in server.log] == ["claude"]
+    assert re.search(r"^\* +claude", online("providers").out, re.M)
+
+
+def test_a_default_in_the_environment_wins_and_that_is_told(online: Shell) -> None:
+    online.set(ZEJZL_DEFAULT_PROVIDER="chatgpt")
+
+    done = online("set-default", "claude")
+
+    assert "default_provider=chatgpt wins" in done.err
+    assert re.search(r"^\* +chatgpt", online("providers").out, re.M)
+
+
+def test_a_provider_of_ones_own_that_runs_can_be_the_default(shell: Shell) -> None:
+    class Mine:
+        name = "mine"
+
+        async def generate_response(self, message: str, history: list[dict[str, str]]) -> str:
+            return "mine"
+
+    async def runs() -> None:
+        async with AsyncMessageBus(Settings.from_env()) as bus:
+            await bus.register_provider("mine", Mine())
+
+    asyncio.run(runs())
+
+    assert shell("set-default", "mine").code == 0
+
+
+def test_the_seeds_way_in_is_the_same_command_line(shell: Shell) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "ai_framework.py"), "chat", "offline", "hello there"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=shell.folder,
+    )
+
+    assert done.stderr == ""
+    assert done.stdout.startswith("[offline]") and "hello there" in done.stdout
+
+
+def test_an_open_circuit_says_when_to_come_back() -> None:
+    what, advice = explained(CircuitOpen("claude", 12.0))
+
+    assert "12.0 s" in what
+    assert "--failover" in advice

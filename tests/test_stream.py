@@ -1,0 +1,254 @@
+"""Streams: restarted freely before the first piece, never passed off as whole when cut."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from ai_framework import AsyncMessageBus
+from tests.driving import finished, make_bus, register
+from zejzl.errors import ConnectFailed, Incomplete, Malformed, ProviderOverloaded, ServerError
+from zejzl.messages import Delta, Reply, Request
+from zejzl.testing import FakeClock
+
+
+async def read(bus: AsyncMessageBus, content: str = "hello", **options: object) -> list[Delta]:
+    return [delta async for delta in bus.stream(content, **options)]  # type: ignore[arg-type]
+
+
+async def test_a_stream_yields_the_text_and_ends_with_the_reply() -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        await register(bus, clock, a="three short words")
+
+        deltas = await finished(clock, read(bus))
+
+        assert "".join(delta.text for delta in deltas) == "three short words "
+        assert [delta.reply is None for delta in deltas] == [True, True, True, False]
+        reply = deltas[-1].reply
+        assert reply is not None and reply.text == "three short words"
+
+
+async def test_a_stream_that_fails_before_its_first_piece_goes_elsewhere() -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        await register(bus, clock, a=("", ProviderOverloaded("full")), b="from b")
+
+        deltas = await finished(clock, read(bus))
+
+        reply = deltas[-1].reply
+        assert reply is not None
+        assert [each.provider for each in reply.attempts] == ["a", "b"]
+        assert "".join(delta.text for delta in deltas).strip() == "from b"
+
+
+@pytest.mark.parametrize(
+    "failure", [ConnectFailed("cut"), Incomplete("cut"), Malformed("garbage"), ServerError("in it")]
+)
+async def test_a_stream_that_breaks_after_its_first_piece_is_incomplete(
+    failure: Exception,
+) -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        _, b = await register(bus, clock, a=("one two", failure), b="from b")
+        got: list[str] = []
+
+        async def consume() -> None:
+            async for delta in bus.stream("hello", conversation_id="c"):
+                got.append(delta.text)
+
+        with pytest.raises(Incomplete) as caught:
+            await finished(clock, consume())
+
+        assert caught.value.prefix == "".join(got) == "one two "
+        assert caught.value.provider == "a"
+        assert not b.requests
+        assert bus.magic.circuit_breakers["ai_provider:a"].failure_count == 1
+        assert await bus.history("c") == []
+
+
+async def test_a_stream_that_falls_silent_is_stalled() -> None:
+    clock = FakeClock()
+
+    class Stalls:
+        name = "stalls"
+        default_model = "m"
+
+        async def generate(self, request: Request) -> Reply:
+            raise NotImplementedError
+
+        async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
+            yield Delta("one ")
+            await clock.sleep(1e9)
+
+        async def cleanup(self) -> None:
+            return None
+
+    async with make_bus(clock, idle_timeout=4.0) as bus:
+        await bus.register_provider("a", Stalls())
+
+        with pytest.raises(Incomplete, match=r"fell silent for 4 s") as caught:
+            await finished(clock, read(bus), within=5.0)
+
+        assert caught.value.failure_class == "stalled"
+        assert caught.value.prefix == "one "
+
+
+async def test_the_wait_for_the_first_piece_has_a_limit_of_its_own() -> None:
+    clock = FakeClock()
+    async with make_bus(clock, first_token_timeout=2.0) as bus:
+        await register(bus, clock, a=None, b="from b")
+
+        deltas = await finished(clock, read(bus))
+
+        reply = deltas[-1].reply
+        assert reply is not None
+        assert [(each.provider, each.outcome) for each in reply.attempts] == [
+            ("a", "first_token_timeout"),
+            ("b", "ok"),
+        ]
+        assert 2.0 <= reply.latency_s <= 2.1
+
+
+async def test_the_deadline_of_the_settings_does_not_cut_a_stream_that_flows() -> None:
+    clock = FakeClock()
+
+    class Slow:
+        name = "slow"
+        default_model = "m"
+
+        async def generate(self, request: Request) -> Reply:
+            raise NotImplementedError
+
+        async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
+            for _ in range(10):
+                await clock.sleep(1.0)
+                yield Delta("word ")
+            yield Delta("", reply=Reply(text="word " * 10, provider="slow"))
+
+        async def cleanup(self) -> None:
+            return None
+
+    async with make_bus(clock, deadline=3.0) as bus:
+        await bus.register_provider("slow", Slow())
+
+        whole = await finished(clock, read(bus))
+        with pytest.raises(Incomplete, match="deadline"):
+            await finished(clock, read(bus, deadline=3.0))
+
+        assert len(whole) == 11
+
+
+async def test_a_consumer_who_leaves_closes_the_provider_and_counts_nothing() -> None:
+    clock = FakeClock()
+    closed = []
+
+    class Endless:
+        name = "endless"
+        default_model = "m"
+
+        async def generate(self, request: Request) -> Reply:
+            raise NotImplementedError
+
+        async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
+            try:
+                while True:
+                    yield Delta("more ")
+            finally:
+                closed.append(True)
+
+        async def cleanup(self) -> None:
+            return None
+
+    async with make_bus(clock) as bus:
+        await bus.register_provider("a", Endless())
+
+        deltas = bus.stream("hello")
+        async for _ in deltas:
+            break
+        await deltas.aclose()
+
+        breaker = bus.magic.circuit_breakers["ai_provider:a"]
+        assert closed == [True]
+        assert (breaker.failure_count, breaker.success_count) == (0, 0)
+        (message,) = await bus.store.messages()
+        assert message.error is not None and "GeneratorExit" in message.error
+
+
+async def test_a_slow_consumer_is_not_held_against_the_provider() -> None:
+    clock = FakeClock()
+    async with make_bus(clock, idle_timeout=1.0) as bus:
+        await register(bus, clock, a="one two three")
+
+        async def consume() -> Reply | None:
+            async for delta in bus.stream("hello"):
+                await clock.sleep(5.0)
+                if delta.reply:
+                    return delta.reply
+            return None
+
+        reply = await finished(clock, consume())
+
+        assert reply is not None and reply.text == "one two three"
+
+
+async def test_a_provider_that_cannot_stream_answers_in_one_piece() -> None:
+    clock = FakeClock()
+
+    class Simple:
+        name = "simple"
+
+        async def generate_response(self, message: str, history: list[dict[str, str]]) -> str:
+            return f"you said {message}"
+
+    async with make_bus(clock) as bus:
+        await bus.register_provider("simple", Simple())
+
+        deltas = await finished(clock, read(bus))
+
+        assert [delta.text for delta in deltas] == ["you said hello", ""]
+
+
+async def test_a_streaming_probe_that_has_spoken_lets_another_in_and_closes_at_its_clean_end() -> (
+    None
+):
+    clock = FakeClock()
+    gate = asyncio.Event()
+
+    class Gated:
+        name = "gated"
+        default_model = "m"
+        down = True
+
+        async def generate(self, request: Request) -> Reply:
+            raise NotImplementedError
+
+        async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
+            if self.down:
+                raise ServerError("down")
+            yield Delta("one ")
+            await gate.wait()
+            yield Delta("", reply=Reply(text="one", provider="gated"))
+
+        async def cleanup(self) -> None:
+            return None
+
+    provider = Gated()
+    async with make_bus(clock, idle_timeout=None) as bus:
+        await bus.register_provider("a", provider)
+        for _ in range(2):
+            with pytest.raises(ServerError):
+                await finished(clock, read(bus))
+        provider.down = False
+        await clock.advance(2.0)
+
+        first = asyncio.create_task(read(bus))
+        await clock.advance(0.01)
+        second = asyncio.create_task(read(bus))
+        await clock.advance(0.01)
+        state = bus.magic.circuit_breakers["ai_provider:a"].state
+        gate.set()
+        await asyncio.gather(first, second)
+
+        assert state == "half_open"
+        assert bus.magic.circuit_breakers["ai_provider:a"].state == "closed"
