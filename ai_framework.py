@@ -105,6 +105,14 @@ class AsyncMessageBus:
             self.store, self._clock, uuid4().hex, self._look, self.settings.retention_days
         )
         self._requests = 0
+        self._usual_limits = Limits(
+            deadline=self.settings.deadline,
+            attempt=self.settings.attempt_timeout,
+            first_token=self.settings.first_token_timeout,
+            idle=self.settings.idle_timeout,
+            patience=self.settings.patience,
+            max_attempts=self.settings.max_attempts,
+        )
         self.magic.listen(self._on_event)
 
     def _default_store(self) -> Store:
@@ -284,7 +292,7 @@ class AsyncMessageBus:
             StoreError: The journal cannot be written; if an answer had come, it is `reply`.
         """
         request = self._request(content, system, max_tokens, temperature)
-        limits = self._limits(deadline, patience, streaming=False)
+        limits = self._limits(deadline, patience)
         chain = self._registry.chain(provider, failover, model)
         with self._lifecycle:
             journey = await self._begin(request, chain, limits, conversation_id, sender)
@@ -316,7 +324,7 @@ class AsyncMessageBus:
         piece; one that is passed covers it all.
         """
         request = self._request(content, system, max_tokens, temperature)
-        limits = self._limits(deadline, patience, streaming=True)
+        limits = self._limits(deadline, patience)
         chain = self._registry.chain(provider, failover, model)
         with self._lifecycle:
             journey = await self._begin(request, chain, limits, conversation_id, sender)
@@ -370,17 +378,16 @@ class AsyncMessageBus:
         limit = self.settings.max_tokens if max_tokens is None else max_tokens
         return checked_request(content, system, limit, temperature)
 
-    def _limits(self, deadline: float | None, patience: float | None, *, streaming: bool) -> Limits:
+    def _limits(self, deadline: float | None, patience: float | None) -> Limits:
+        if deadline is None and patience is None:
+            return self._usual_limits
         checked_times(deadline, patience)
-        settings = self.settings
-        return Limits(
-            deadline=settings.deadline if deadline is None else deadline,
-            attempt=settings.attempt_timeout,
-            first_token=settings.first_token_timeout,
-            idle=settings.idle_timeout,
-            patience=settings.patience if patience is None else patience,
-            max_attempts=settings.max_attempts,
-            whole_stream=streaming and deadline is not None,
+        usual = self._usual_limits
+        return replace(
+            usual,
+            deadline=usual.deadline if deadline is None else deadline,
+            patience=usual.patience if patience is None else patience,
+            whole_stream=deadline is not None,
         )
 
     async def history(self, conversation_id: str, limit: int = 100) -> list[Message]:

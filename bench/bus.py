@@ -10,17 +10,15 @@ import argparse
 import asyncio
 import json
 import multiprocessing
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import aiohttp
+from machine import print_machine
 
 from ai_framework import AsyncMessageBus
 from zejzl.ports import Store
@@ -120,15 +118,6 @@ async def compare(store: Store, base_url: str, rounds: int) -> list[tuple[int, f
     return found
 
 
-def commit() -> str:
-    """Return the commit that is measured, or "unknown"."""
-    where = Path(__file__).parent
-    found = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=where, capture_output=True, text=True
-    )
-    return found.stdout.strip() or "unknown"
-
-
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--rounds", type=int, default=40)
@@ -138,9 +127,7 @@ def main() -> None:
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)
     server.start()
     base_url = f"http://127.0.0.1:{ours.recv()}/v1"
-    cores = multiprocessing.cpu_count()
-    print(f"{datetime.now(UTC):%Y-%m-%d}  {platform.platform()}  {cores} cores")
-    print(f"Python {platform.python_version()}  commit {commit()}  python bench/bus.py")
+    print_machine()
     print(f"{'store':8} {'at once':>7} {'POST ms':>9} {'bus adds ms':>12} {'ratio':>6}")
     for name, goal in (("memory", 0.15), ("sqlite", 0.30)):
         if chosen.store not in (name, "both"):

@@ -3,6 +3,8 @@
 `python -m tests.test_docs` writes the generated pages anew.
 """
 
+import inspect
+import itertools
 import os
 import re
 import subprocess
@@ -15,11 +17,12 @@ from pathlib import Path
 import pytest
 
 from tests.tree import ROOT, SRC, label, listed
+from zejzl.events import TYPES
 from zejzl.settings import VENDOR_KEYS, Settings
 
 PAGES = [path for path in listed() if path.suffix == ".md"]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.M | re.S)
-SETTINGS_PAGE = ROOT / "docs/reference/settings.md"
+REFERENCE = ROOT / "docs/reference"
 
 # Compiled as a notebook would: `await` may stand at the top.
 RUNNER = """
@@ -39,6 +42,7 @@ class Example:
     page: Path
     line: int
     source: str
+    output: str | None = None
 
     def __str__(self) -> str:
         return f"{label(self.page)}:{self.line}"
@@ -47,9 +51,12 @@ class Example:
 def examples() -> Iterator[Example]:
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        for found in FENCE.finditer(text):
+        blocks = list(FENCE.finditer(text))
+        for found, after in itertools.zip_longest(blocks, blocks[1:]):
             if found[1] == "python":
-                yield Example(page, text.count("\n", 0, found.start(2)) + 1, found[2])
+                line = text.count("\n", 0, found.start(2)) + 1
+                shown = after is not None and after[1] == "text"
+                yield Example(page, line, found[2], after[2] if shown else None)
 
 
 def links(page: Path) -> Iterator[tuple[str, str]]:
@@ -88,6 +95,36 @@ def settings_page() -> str:
     return SETTINGS.format(rows="\n".join(rows), vendors="\n".join(vendors))
 
 
+def commands_page() -> str:
+    """Return the commands page: what click shows of each command."""
+    import click
+
+    from zejzl.cli.commands import zejzl
+
+    sections = []
+    for name, command in sorted(zejzl.commands.items()):
+        if command.hidden:
+            continue
+        context = click.Context(command, info_name=f"zejzl {name}", max_content_width=96)
+        sections.append(f"## {name}\n\n```text\n{command.get_help(context).rstrip()}\n```")
+    return COMMANDS.format(sections="\n\n".join(sections))
+
+
+def events_page() -> str:
+    """Return the events page: what the docstrings of events.py say."""
+    sections = []
+    for tag, cls in sorted(TYPES.items()):
+        lead, _, attributes = inspect.cleandoc(str(cls.__doc__)).partition("Attributes:")
+        names = ", ".join(f"`{item.name}`" for item in fields(cls))
+        entries = re.findall(
+            r"^(\w+): (.*(?:\n +.*)*)", textwrap.dedent(attributes.lstrip("\n")), re.M
+        )
+        rows = [f"- `{name}`: {' '.join(words.split())}" for name, words in entries]
+        body = "\n".join(rows) if rows else f"Fields: {names}."
+        sections.append(f"## {tag}\n\n{lead.strip()}\n\n{body}")
+    return EVENTS.format(sections="\n\n".join(sections))
+
+
 def shown(default: object) -> str:
     if default is MISSING:
         return "`zejzl` in your state folder (`~/.local/state`)"
@@ -123,6 +160,31 @@ or shown.
 """
 
 
+COMMANDS = """\
+# Commands
+
+<!-- Made from the commands' own help by `python -m tests.test_docs`. -->
+
+`./start.sh NAME …`, `zejzl NAME …`, `python -m zejzl NAME …` and `python ai_framework.py NAME …`
+are the same. Exit codes: 0 well, 1 failed, 2 wrong usage, 3 unhealthy.
+
+{sections}
+"""
+
+EVENTS = """\
+# Events
+
+<!-- Made from the docstrings of zejzl.events by `python -m tests.test_docs`. -->
+
+What a bus writes down beside messages, in the table `events` of its database, as JSON with a
+version `v` and a `type`. `bus.store.events(type=…)` reads it back.
+
+{sections}
+"""
+
+GENERATED = {"settings": settings_page, "commands": commands_page, "events": events_page}
+
+
 @pytest.mark.parametrize("example", list(examples()), ids=str)
 def test_an_example_runs_as_it_is_written(example: Example, tmp_path: Path) -> None:
     clean = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
@@ -137,6 +199,7 @@ def test_an_example_runs_as_it_is_written(example: Example, tmp_path: Path) -> N
     )
 
     assert done.returncode == 0, done.stderr
+    assert example.output is None or done.stdout == example.output
 
 
 @pytest.mark.parametrize("page", PAGES, ids=label)
@@ -162,9 +225,12 @@ def test_every_page_is_linked_from_another() -> None:
     assert not [label(page) for page in PAGES if page.name != "README.md" and page not in linked]
 
 
-def test_the_settings_page_tells_every_setting() -> None:
+@pytest.mark.parametrize("page", GENERATED)
+def test_a_reference_page_tells_everything_there_is(page: str) -> None:
     # `python -m tests.test_docs` writes it anew.
-    assert SETTINGS_PAGE.read_text(encoding="utf-8") == settings_page()
+    text = (REFERENCE / f"{page}.md").read_text(encoding="utf-8")
+
+    assert text == GENERATED[page]()
 
 
 def test_the_page_for_agents_is_short() -> None:
@@ -172,4 +238,5 @@ def test_the_page_for_agents_is_short() -> None:
 
 
 if __name__ == "__main__":
-    SETTINGS_PAGE.write_text(settings_page(), encoding="utf-8")
+    for name, made in GENERATED.items():
+        (REFERENCE / f"{name}.md").write_text(made(), encoding="utf-8")

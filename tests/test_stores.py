@@ -497,6 +497,17 @@ async def test_pruning_takes_the_old_and_settled_only(store: Store) -> None:
     assert (await store.attempts("old"), await store.prune(before=NOON)) == ([], 0)
 
 
+async def test_pruning_takes_snapshots_that_nobody_renewed(store: Store, clock: SetClock) -> None:
+    await store.keep_snapshot("old", "{}")
+    clock.time += 60.0
+    await store.keep_snapshot("new", "{}")
+
+    gone = await store.prune(before=NOON + timedelta(seconds=30))
+
+    assert gone == 1
+    assert [owner for owner, *_ in await store.snapshots()] == ["new"]
+
+
 async def test_a_conversation_goes_on_after_all_of_it_was_pruned(store: Store) -> None:
     await tell(store, question("1"))
     await store.prune(before=NOON + timedelta(days=1))

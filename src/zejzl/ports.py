@@ -175,4 +175,4 @@ class Store(Protocol):
         """Return what is wrong with the stored data; [] when nothing is."""
 
     def prune(self, *, before: datetime) -> Awaitable[int]:
-        """Delete settled messages and events older than `before`; return how many rows went."""
+        """Delete settled messages, events and snapshots older than `before`; return how many."""

@@ -73,8 +73,10 @@ class Registry:
         return key
 
     def models(self) -> dict[str, str]:
-        """Return the default model of each provider, in the order in which they are asked."""
-        return {name: self._providers[name].default_model for name in self._in_order()}
+        """Return the default model of each provider; first those asked by default, in order."""
+        names = [self.default or "", *(self._failover or ()), *self._providers]
+        keys = [name.strip().lower() for name in names]
+        return {key: self._providers[key].default_model for key in keys if key in self._providers}
 
     def _in_order(self) -> list[str]:
         names = list(self._providers)

@@ -81,6 +81,7 @@ class Upkeep:
             before = utc(self._clock.wall() - self._retention_days * SECONDS_A_DAY)
             try:
                 await self._store.prune(before=before)
+                self.changed()  # so that the state of one that idles for months is not old
             except StoreError as problem:
                 log.warning("old messages could not be deleted: %s", problem)
             await self._clock.sleep(PRUNE_SPACING)

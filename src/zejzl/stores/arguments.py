@@ -34,7 +34,7 @@ def check_request(message: Message, model: str) -> None:
         content=message.content,
         model=model,
     )
-    stamp(message.timestamp)
+    check_zone(message.timestamp)
 
 
 def check_outcome(message: Message, attempts: Sequence[Attempt], events: Sequence[Event]) -> None:
@@ -58,7 +58,7 @@ def check_outcome(message: Message, attempts: Sequence[Attempt], events: Sequenc
 def check_events(events: Sequence[Event]) -> None:
     """Refuse events whose text UTF-8 cannot hold, or whose time has no zone."""
     for event in events:
-        stamp(event.timestamp)
+        check_zone(event.timestamp)
         body = to_json(event)
         check_texts(**{name: text for name, text in body.items() if isinstance(text, str)})
 
@@ -69,12 +69,13 @@ def check_limit(limit: int) -> None:
         raise ValueError(f"limit must be 0 or more, not {limit!r}")
 
 
-def stamp(moment: datetime) -> str:
-    """Return `moment` as ISO 8601 in UTC, always as long, so that text sorts as time does.
-
-    Raises:
-        ValueError: If it has no zone: a time that means something else on another machine.
-    """
+def check_zone(moment: datetime) -> None:
+    """Refuse a time without a zone: it means something else on another machine."""
     if moment.tzinfo is None:
         raise ValueError(f"a time must be aware (have a zone), not {moment!r}")
+
+
+def stamp(moment: datetime) -> str:
+    """Return `moment` as ISO 8601 in UTC, always as long, so that text sorts as time does."""
+    check_zone(moment)
     return moment.astimezone(UTC).isoformat(timespec="microseconds")

@@ -232,9 +232,12 @@ class InMemoryStore:
             for conversation, turns in rows.turns.items()
         }
         rows.turns = {conversation: turns for conversation, turns in young.items() if turns}
-        count = len(old) + len(rows.events)
+        count = len(old) + len(rows.events) + len(rows.snapshots)
         rows.events = [event for event in rows.events if event.timestamp >= before]
-        return _Done(count - len(rows.events))
+        rows.snapshots = {
+            owner: kept for owner, kept in rows.snapshots.items() if kept[0] >= before
+        }
+        return _Done(count - len(rows.events) - len(rows.snapshots))
 
 
 def _unsettled(rows: dict[str, _Row], message_id: str) -> _Row:

@@ -263,7 +263,7 @@ class SqliteStore:
             return [str(damage)]
 
     def prune(self, *, before: datetime) -> Awaitable[int]:
-        """Delete settled messages and events older than `before`; return how many rows went.
+        """Delete what is older than `before`, unsettled messages excepted; return how many rows.
 
         A message goes with its attempts, which are not counted. Other writes come between:
         a few hundred rows are deleted at a time.
@@ -273,7 +273,7 @@ class SqliteStore:
 
         def work(connection: sqlite3.Connection) -> int | Unfinished:
             nonlocal gone
-            for query in (sql.PRUNE_MESSAGES, sql.PRUNE_EVENTS):
+            for query in (sql.PRUNE_MESSAGES, sql.PRUNE_EVENTS, sql.PRUNE_SNAPSHOTS):
                 deleted = connection.execute(query, (limit, PRUNE_ROWS)).rowcount
                 gone += deleted
                 if deleted == PRUNE_ROWS:
