@@ -449,3 +449,12 @@ async def test_a_transient_tenth_of_failures_is_healed_on_one_provider() -> None
 
 async def _all(tasks: list[asyncio.Task[Any]]) -> list[Any]:
     return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_timeout_that_a_provider_raises_itself_is_told_in_its_own_words() -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        await register(bus, clock, a=TimeoutError("my own limit"))
+
+        with pytest.raises(TimeoutError, match="my own limit"):
+            await finished(clock, bus.send("hello"))

@@ -128,6 +128,13 @@ def test_a_typo_in_the_file_is_refused_with_what_was_meant(tmp_path: Path) -> No
         read({}, tmp_path)
 
 
+def test_a_yes_is_no_number(tmp_path: Path) -> None:
+    (tmp_path / "zejzl.toml").write_text("max_attempts = true\n")
+
+    with pytest.raises(SettingsError, match="max_attempts"):
+        Settings.from_env(env={}, folder=tmp_path)
+
+
 def test_names_of_others_are_none_of_our_business(tmp_path: Path) -> None:
     assert read({"PATH": "/bin", "ZEJZ": "1", "EDITOR": "vi"}, tmp_path) == Settings()
 

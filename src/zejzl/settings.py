@@ -287,6 +287,8 @@ def _validated(cls: type[Settings], found: dict[str, Any]) -> Settings:
                 raise SettingsError(name, "must be a table of vendors")
             values[name] = {vendor: _vendor(vendor, of) for vendor, of in value.items()}
             continue
+        if isinstance(value, bool):
+            raise SettingsError(name, f"is no yes or no: {value!r}")
         if isinstance(value, str):
             if value.strip().lower() in ("none", "off"):
                 value = None

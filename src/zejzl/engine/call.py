@@ -186,7 +186,7 @@ class Journey:
         """
         target = pick.target
         seconds = self.clock.now() - pick.started
-        error = self._as_provider_error(target, failure, limited)
+        error = self._as_provider_error(pick, failure, limited)
         diagnosis = diagnose(error)
         if diagnosis.failure_class is FailureClass.DEADLINE:
             fair = max(LEAST_FAIR_TRY, target.breaker.latency(0.95) or 0.0)
@@ -252,14 +252,16 @@ class Journey:
         return cause
 
     def _as_provider_error(
-        self, target: Target, failure: Exception, limited: float | None
+        self, pick: Pick, failure: Exception, limited: float | None
     ) -> ProviderError:
+        target = pick.target
         if isinstance(failure, ProviderError):
             failure.provider = target.name  # the name in this bus, not the adapter's own
             failure.model = failure.model or target.model
             return failure
         error: ProviderError
-        if isinstance(failure, TimeoutError) and limited is not None:
+        ours = limited is not None and self.clock.now() - pick.started >= 0.99 * limited
+        if isinstance(failure, TimeoutError) and ours:
             at_end = self.clock.now() >= self.ends
             error = AttemptTimeout(
                 "no answer before the deadline" if at_end else f"no answer in {limited:g} s",

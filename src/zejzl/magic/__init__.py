@@ -181,6 +181,9 @@ class FairyMagic:
     def forget_provider(self, name: str) -> None:
         """Drop what is known of a provider that was unregistered."""
         self._breakers.forget(PROVIDERS, name)
+        self._wanted = {
+            wanted: at for wanted, at in self._wanted.items() if wanted in self._breakers.all
+        }
         self._look_for_light(self._clock.now())
 
     def acquire(self, breaker: CircuitBreaker, *, again: bool = False) -> int | Refused:
