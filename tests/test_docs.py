@@ -105,7 +105,7 @@ def commands_page() -> str:
     for name, command in sorted(zejzl.commands.items()):
         if command.hidden:
             continue
-        context = click.Context(command, info_name=f"zejzl {name}", max_content_width=96)
+        context = click.Context(command, info_name=f"zejzl {name}", terminal_width=96)
         sections.append(f"## {name}\n\n```text\n{command.get_help(context).rstrip()}\n```")
     return COMMANDS.format(sections="\n\n".join(sections))
 

@@ -292,8 +292,9 @@ def test_an_unknown_vendor_or_part_of_one_is_refused(tmp_path: Path, name: str) 
         read({}, tmp_path)
 
 
-@given(st.text(min_size=4).filter(lambda text: text not in "Secret('**********')"))
-def test_a_secret_shows_itself_nowhere(value: str) -> None:
+@given(st.text())
+def test_a_secret_shows_itself_nowhere(text: str) -> None:
+    value = f"sk-{text}"
     secret = Secret(value)
 
     shown = [
@@ -304,7 +305,7 @@ def test_a_secret_shows_itself_nowhere(value: str) -> None:
         repr(VendorSettings(secret)),
     ]
 
-    assert not [text for text in shown if value in text.replace(repr(VendorSettings()), "")]
+    assert not [text for text in shown if value in text]
     assert secret.get_secret_value() == value
 
 

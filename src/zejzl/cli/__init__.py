@@ -42,7 +42,6 @@ def _run(argv: list[str]) -> int:
 
         from zejzl.cli.commands import zejzl
     except ImportError as missing:
-        missing.msg = f"{missing.name} is not installed; run ./start.sh, or pip install zejzl"
         print(*explained(missing), sep="\n", file=sys.stderr)
         return FAILED
     try:

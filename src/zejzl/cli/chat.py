@@ -13,6 +13,7 @@ from textwrap import indent
 from uuid import uuid4
 
 from ai_framework import AsyncMessageBus
+from zejzl.cli.reports import breaker_state
 from zejzl.cli.terminal import INTERRUPTED, WELL, Terminal, moment
 from zejzl.engine.tokens import count_all
 from zejzl.errors import NoSuchProvider, StoreError
@@ -150,16 +151,16 @@ class Chat:
 
     def run(self) -> int:
         """Answer line after line; return the exit code."""
-        with asyncio.Runner() as self._loop:
+        with asyncio.Runner() as self._runner:
             try:
-                self._loop.run(self._bus.start())
+                self._runner.run(self._bus.start())
                 if self._asking.provider is not None:
                     self._check(self._asking.provider)
                 if self._typed:
                     self._greet()
                 return self._lines()
             finally:
-                self._loop.run(self._bus.stop())
+                self._runner.run(self._bus.stop())
 
     def _lines(self) -> int:
         pressed = False  # Ctrl-C, since the last line
@@ -175,6 +176,8 @@ class Chat:
                     return INTERRUPTED
                 pressed = True
                 self._say("\n(Ctrl-C again or Ctrl-D leaves)")
+            except BrokenPipeError:  # nobody reads: no further question is worth its price
+                raise
             except Exception as problem:  # noqa: BLE001 - told, and the next line may do better
                 self._failure = self._terminal.fail(problem)
         if self._terminal.as_json:
@@ -201,7 +204,7 @@ class Chat:
                 raise ValueError(f"unknown command /{name.strip()}; /help lists them")
             command(rest.strip())
             return
-        reply = self._loop.run(
+        reply = self._runner.run(
             ask(
                 self._terminal,
                 self._bus,
@@ -219,16 +222,16 @@ class Chat:
         with suppress(ImportError):  # line editing in input(), where there is any
             import readline  # noqa: F401
         turns = len(self._past())
+        first = self._asking.provider or next(iter(self._bus.providers))
         self._say(
-            f"Talking to {self._asking.provider or ', then '.join(self._bus.providers)}; "
-            f"conversation {self._asking.conversation_id}, {turns} earlier turns. "
-            "/help lists commands."
+            f"Talking to {first}. Conversation: {self._asking.conversation_id}, "
+            f"earlier turns: {turns}. /help lists commands."
         )
 
     def _past(self) -> list[Message]:
         limit = self._bus.settings.history_turns
         conversation = self._asking.conversation_id
-        return self._loop.run(self._bus.history(str(conversation), limit))
+        return self._runner.run(self._bus.history(str(conversation), limit))
 
     # Commands --------------------------------------------------------------------------------
 
@@ -260,15 +263,14 @@ class Chat:
         magic = self._bus.magic
         rows = []
         for name, model in self._bus.providers.items():
-            breaker = magic.circuit_breakers.get(f"ai_provider:{name}")
-            state = breaker.state.value if breaker is not None else "closed"
-            rows.append((name, model, state, breaker.last_error if breaker is not None else ""))
+            breaker = magic.provider(name).get_status()
+            rows.append((name, model, breaker_state(breaker), breaker["last_error"]))
         self._terminal.table(["provider", "model", "breaker", "last failure"], rows)
         self._say(f"retry budget: {magic.energy_level:.0f} of {magic.max_energy:.0f} (energy)")
 
     def _tokens(self, _: str) -> None:
         turns = [turn.content for message in self._past() for turn in message.turns()]
-        counts = self._loop.run(count_all(turns))
+        counts = self._runner.run(count_all(turns))
         total = sum(count.tokens for count in counts)
         about = "" if all(count.exact for count in counts) else "about "
         self._say(

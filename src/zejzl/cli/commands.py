@@ -6,7 +6,8 @@ Each takes `--json` (one JSON value on stdout) and `-v` (the log, and all that w
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
-from functools import update_wrapper
+from functools import wraps
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,7 +18,7 @@ from zejzl.events import to_json
 from zejzl.settings import VENDOR_KEYS, Settings
 
 if TYPE_CHECKING:
-    from zejzl.cli.reports import Checked
+    from zejzl.cli.providers import Checked
 
 Work = Callable[..., int | Coroutine[None, None, int]]
 EVERYBODY = "*"
@@ -43,11 +44,7 @@ class Command(click.Command):
         return super().parse_args(ctx, whole + args[end:])
 
 
-@click.group(
-    cls=Commands,
-    invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+@click.group(cls=Commands, invoke_without_command=True)
 @click.version_option(package.__version__, "--version", message="zejzl %(version)s")
 @click.pass_context
 def zejzl(ctx: click.Context) -> None:
@@ -67,6 +64,10 @@ def command(name: str) -> Callable[[Work], click.Command]:
     """
 
     def make(work: Work) -> click.Command:
+        @zejzl.command(name, cls=Command)
+        @click.option("--json", "as_json", is_flag=True, help="Print one JSON value, for programs.")
+        @click.option("-v", "--verbose", is_flag=True, help="Show the log, and all that was tried.")
+        @wraps(work)
         def run(as_json: bool, verbose: bool, **options: Any) -> int:
             terminal = Terminal(as_json=as_json, verbose=verbose)
             with terminal.logging():
@@ -80,14 +81,7 @@ def command(name: str) -> Callable[[Work], click.Command]:
                         terminal.json({"error": told(problem)})
                     return terminal.fail(problem)
 
-        options = update_wrapper(run, work)
-        options = click.option(
-            "-v", "--verbose", is_flag=True, help="Show the log, and all that was tried."
-        )(options)
-        options = click.option(
-            "--json", "as_json", is_flag=True, help="Print one JSON value, for programs."
-        )(options)
-        return zejzl.command(name, cls=Command)(options)
+        return run
 
     return make
 
@@ -201,10 +195,10 @@ def chat(
 @command("providers")
 async def providers(terminal: Terminal) -> int:
     """Show who can be asked, and which keys are missing."""
-    from zejzl.cli import reports
+    from zejzl.cli import providers as who
 
-    found = await reports.providers(Settings.from_env())
-    terminal.json(found) if terminal.as_json else reports.show_providers(terminal, found)
+    found = await who.providers(Settings.from_env())
+    terminal.json(found) if terminal.as_json else who.show_providers(terminal, found)
     return WELL
 
 
@@ -220,8 +214,9 @@ async def set_default(terminal: Terminal, provider: str) -> int:
     settings = Settings.from_env()
     name = provider.strip().lower()
     async with reports.opened(settings) as store:
-        running = [known for bus in await reports.buses(store) for known in bus.body["providers"]]
-        if name not in (known := dict.fromkeys([*VENDOR_KEYS, *running])):
+        seen = [bus.body.get("providers", ()) for bus in await reports.buses(store)]
+        known = list(dict.fromkeys([*VENDOR_KEYS, *chain.from_iterable(seen)]))
+        if name not in known:
             raise ValueError(f"no provider named {provider!r}; known: {', '.join(known)}")
         await store.keep_setting("default_provider", name)
     if terminal.as_json:
@@ -251,15 +246,15 @@ async def health(terminal: Terminal, no_providers: bool) -> int:
     Each provider is asked one tiny question, which costs a few tokens. The exit code is 3 if
     anything is not well.
     """
-    from zejzl.cli import reports
+    from zejzl.cli import providers as who
 
-    return _judged(terminal, await reports.health(Settings.from_env(), asks=not no_providers))
+    return _judged(terminal, await who.health(Settings.from_env(), asks=not no_providers))
 
 
 def _judged(terminal: Terminal, found: "list[Checked]") -> int:
-    from zejzl.cli import reports
+    from zejzl.cli import providers as who
 
-    terminal.json(found) if terminal.as_json else reports.show_health(terminal, found)
+    terminal.json(found) if terminal.as_json else who.show_health(terminal, found)
     return WELL if all(one.healthy for one in found) else UNHEALTHY
 
 
@@ -297,11 +292,12 @@ async def heal(terminal: Terminal, component: str | None, limit: int, probe: boo
     This is the recovery log, newest first: every retry, failover and wait, and whether it
     helped; of one COMPONENT or provider if it is named.
     """
+    from zejzl.cli import providers as who
     from zejzl.cli import reports
 
     settings = Settings.from_env()
     if probe:
-        return _judged(terminal, await reports.health(settings, asks=True))
+        return _judged(terminal, await who.health(settings, asks=True))
     async with reports.kept(settings) as store:
         found = await reports.recoveries(store, component)
     if terminal.as_json:
@@ -351,9 +347,8 @@ async def recover(terminal: Terminal) -> int:
 async def demo(terminal: Terminal, seconds: float, seed: int) -> int:
     """Watch the bus heal itself, without a key.
 
-    Three providers on this machine fail by a timetable while requests come.
-
-    No key and no network is needed, and nothing is kept. Everything shown is measured.
+    Three providers on this machine fail by a timetable while requests come. No key and no
+    network is needed, and nothing is kept. Everything shown is measured.
     """
     from zejzl.cli import demo as show
 

@@ -15,6 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from ai_framework import AsyncMessageBus
+from zejzl.cli.reports import breaker_state
 from zejzl.cli.terminal import FAILED, WELL, Terminal, in_columns
 from zejzl.clock import Clock, SystemClock
 from zejzl.errors import ZejzlError
@@ -186,12 +187,7 @@ class Demo:
 
     def breakers(self) -> dict[str, str]:
         """Return the state of each provider's circuit breaker."""
-        states = {}
-        for name in NAMES:
-            breaker = self.magic.provider(name)
-            paused = breaker.rule.closed and not breaker.available()
-            states[name] = "paused" if paused else breaker.state.value
-        return states
+        return {name: breaker_state(self.magic.provider(name).get_status()) for name in NAMES}
 
 
 def _adapter(server: FaultServer, name: str) -> OpenAICompatible | Anthropic:

@@ -1,33 +1,26 @@
-"""What the database and a bus tell about themselves: found here, shown as a table or as JSON.
+"""What the database tells: which buses run, how requests ended, the recovery log.
 
-`status`, `history` and the recovery log open the database alone: a bus that is opened only to be
-looked at would be one more bus to look at.
+The database is opened alone: a bus that is opened only to be looked at would be one more bus to
+look at.
 """
 
-import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ai_framework import AsyncMessageBus
 from zejzl.cli.terminal import Terminal, age, facts, in_brief, moment
 from zejzl.clock import Clock, SystemClock
-from zejzl.errors import EmptyAnswer, StoreError, ZejzlError
 from zejzl.events import RecoveryRecorded
 from zejzl.messages import Message
-from zejzl.providers.vendors import VENDORS
-from zejzl.settings import VENDOR_KEYS, Secret, Settings, VendorSettings
-from zejzl.stores import InMemoryStore, SqliteStore
+from zejzl.settings import Settings
+from zejzl.stores import SqliteStore
 
 RECENT = 1_000  # newest messages and recoveries that the counts are about
-PROBE_TOKENS = 16
-PROBE_DEADLINE = 10.0
-SHOWN_AT_LEAST = 12  # characters of a key before its last four are shown
 
 
 @asynccontextmanager
@@ -50,90 +43,6 @@ async def opened(settings: Settings) -> AsyncIterator[SqliteStore]:
         yield store
     finally:
         await store.close()
-
-
-# Providers -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderReport:
-    """A provider that is registered, or a vendor that could be.
-
-    Attributes:
-        default: Whether it is asked first where none is named.
-        breaker: Its circuit breaker's state in the newest bus that runs; None: none runs.
-        key: Its key, masked; "" where it has none.
-        key_names: The settings that would hold it.
-    """
-
-    name: str
-    registered: bool
-    default: bool
-    model: str
-    breaker: str | None
-    key: str
-    key_names: tuple[str, ...]
-    base_url: str
-
-
-def masked(key: Secret) -> str:
-    """Return the end of a key, so that its owner can tell it from others; nobody else can."""
-    text = key.get_secret_value()
-    if len(text) < SHOWN_AT_LEAST:
-        return "****" if text else ""
-    return f"{'sk-' if text.startswith('sk-') else ''}…{text[-4:]}"
-
-
-async def providers(settings: Settings) -> list[ProviderReport]:
-    """Return the registered providers in the order in which they are asked, then the others."""
-    running: dict[str, Any] = {}
-    async with kept(settings) as store:
-        if store is not None:
-            default = settings.default_provider or await store.setting("default_provider")
-            settings = replace(settings, default_provider=default)
-            running = next((bus.body for bus in await buses(store) if bus.running), {})
-    # A bus of one moment: who is registered, and in which order, is for it to say.
-    async with AsyncMessageBus(settings, store=InMemoryStore()) as bus:
-        registered = bus.providers
-    breakers = running.get("magic", {}).get("circuit_breakers", {})
-    first = next(iter(registered))
-    return [
-        ProviderReport(
-            name=name,
-            registered=name in registered,
-            default=name == first,
-            model=registered.get(name) or of.model or (VENDORS[name].model if vendor else ""),
-            breaker=breakers.get(f"ai_provider:{name}", {}).get("state") if running else None,
-            key=masked(of.api_key),
-            key_names=VENDOR_KEYS.get(name, ()),
-            base_url=of.base_url or (VENDORS[name].base_url if vendor else ""),
-        )
-        for name in dict.fromkeys([*registered, *VENDOR_KEYS])
-        for of in [settings.vendors.get(name, VendorSettings())]
-        for vendor in [name in VENDORS]
-    ]
-
-
-def show_providers(terminal: Terminal, found: Sequence[ProviderReport]) -> None:
-    """Print who can be asked, and what is missing for the others."""
-    columns = ["", "provider", "model", "breaker", "key", "address"]
-    rows = [
-        (
-            "*" if one.default else "",
-            one.name,
-            one.model,
-            one.breaker or ("–" if one.registered else "no key"),
-            one.key or ("none" if one.registered else f"set {' or '.join(_needs(one))}"),
-            one.base_url,
-        )
-        for one in found
-    ]
-    terminal.table(columns, rows)
-    terminal.say("* is asked first. Keys go into .env or the environment.", "dim")
-
-
-def _needs(one: ProviderReport) -> tuple[str, ...]:
-    return ("LOCAL_BASE_URL",) if one.name == "local" else one.key_names
 
 
 # Status --------------------------------------------------------------------------------------
@@ -169,13 +78,13 @@ class StatusReport:
         recoveries: Of the newest (at most 1,000), how many helped and how many there were.
     """
 
-    running: bool
     path: Path
-    bytes: int
-    buses: list[BusReport]
-    messages: dict[str, int]
-    failures: list[Message]
-    recoveries: dict[str, int]
+    running: bool = False
+    bytes: int = 0
+    buses: Sequence[BusReport] = ()
+    messages: Mapping[str, int] = field(default_factory=dict)
+    failures: Sequence[Message] = ()
+    recoveries: Mapping[str, int] = field(default_factory=lambda: {"all": 0, "helped": 0})
 
 
 async def buses(store: SqliteStore, clock: Clock | None = None) -> list[BusReport]:
@@ -196,15 +105,7 @@ async def status(settings: Settings) -> StatusReport:
     path = settings.home / "zejzl.db"
     async with kept(settings) as store:
         if store is None:
-            return StatusReport(
-                running=False,
-                path=path,
-                bytes=0,
-                buses=[],
-                messages={},
-                failures=[],
-                recoveries={},
-            )
+            return StatusReport(path=path)
         seen = await buses(store)
         messages = await store.messages(limit=RECENT)
         log = await recoveries(store)
@@ -223,6 +124,12 @@ async def status(settings: Settings) -> StatusReport:
     )
 
 
+def breaker_state(status: Mapping[str, object]) -> str:
+    """Return a breaker's state in one word, a pause that its provider asked for being one too."""
+    state = str(status.get("state"))
+    return "paused" if state == "closed" and status.get("paused") else state
+
+
 def _ending(message: Message) -> str:
     if message.response is not None:
         return "answered"
@@ -239,7 +146,7 @@ def show_status(terminal: Terminal, found: StatusReport) -> None:
     if found.messages:
         ends = ", ".join(f"{count} {end}" for end, count in sorted(found.messages.items()))
         said[f"newest {sum(found.messages.values()):,} messages"] = ends
-    if found.recoveries.get("all"):
+    if found.recoveries["all"]:
         said[f"newest {found.recoveries['all']:,} remedies"] = (
             f"{found.recoveries['helped']} helped; `zejzl heal` lists them"
         )
@@ -284,7 +191,7 @@ def _show_bus(terminal: Terminal, bus: BusReport) -> None:
             [
                 (
                     name,
-                    of.get("state"),
+                    breaker_state(of),
                     of.get("failure_count"),
                     of.get("success_count"),
                     in_brief(of.get("last_error", "")),
@@ -336,71 +243,3 @@ def show_recoveries(terminal: Terminal, found: Sequence[RecoveryRecorded], *, li
     )
     helped = sum(one.success for one in found)
     terminal.say(f"{helped} of {len(found)} remedies helped ({helped / len(found):.0%})")
-
-
-# Health --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
-    """One thing that was looked at.
-
-    Attributes:
-        problem: What is wrong; "" when nothing is.
-        seconds: How long it took.
-    """
-
-    name: str
-    healthy: bool
-    problem: str = ""
-    seconds: float | None = None
-
-
-async def health(settings: Settings, *, asks: bool) -> list[Checked]:
-    """Check the database and, if `asks`, let every registered provider answer one tiny request."""
-    try:
-        async with AsyncMessageBus(settings) as bus:
-            problems = await bus.store.check()
-            store = Checked(name="database", healthy=not problems, problem="; ".join(problems))
-            return [store, *(await probed(bus) if asks else [])]
-    except StoreError as problem:
-        return [Checked(name="database", healthy=False, problem=str(problem))]
-
-
-async def probed(bus: AsyncMessageBus) -> list[Checked]:
-    """Ask every registered provider one tiny request, all at once."""
-    return list(await asyncio.gather(*(_probe(bus, name) for name in bus.providers)))
-
-
-async def _probe(bus: AsyncMessageBus, name: str) -> Checked:
-    try:
-        reply = await bus.send(
-            "Answer with one word: ready?",
-            name,
-            max_tokens=PROBE_TOKENS,
-            deadline=PROBE_DEADLINE,
-            failover=False,
-            sender="health",
-        )
-    except EmptyAnswer:  # a model that thinks first may spend so few tokens on that alone
-        return Checked(name=name, healthy=True, problem="answered without a word")
-    except ZejzlError as problem:
-        return Checked(name=name, healthy=False, problem=str(problem))
-    return Checked(name=name, healthy=True, seconds=reply.latency_s)
-
-
-def show_health(terminal: Terminal, found: Sequence[Checked]) -> None:
-    """Print what was checked."""
-    terminal.table(
-        ["checked", "", "seconds", "what is wrong"],
-        [
-            (
-                one.name,
-                "ok" if one.healthy else "failed",
-                "" if one.seconds is None else f"{one.seconds:.2f}",
-                one.problem,
-            )
-            for one in found
-        ],
-        right=["seconds"],
-    )

@@ -52,12 +52,8 @@ _ADVICE: tuple[tuple[type[BaseException], str], ...] = (
     (errors.QuotaExhausted, "add credit to the account behind {key}, or ask another provider"),
     (errors.ContextOverflow, "ask something shorter, or begin another --conversation"),
     (errors.ContentFiltered, "put it in other words, or ask another provider"),
+    (ImportError, "run ./start.sh, or pip install zejzl"),
     (errors.BadRequest, "check the model's name: --model, `zejzl providers`"),
-    (errors.StoreLocked, "another process is busy with the database; try again"),
-    (errors.StoreFull, "make room on the disk, or put the database elsewhere: ZEJZL_HOME"),
-    (errors.StoreReadOnly, "make the folder writable, or put the database elsewhere: ZEJZL_HOME"),
-    (errors.StoreCorrupt, "move the file away (a new one is made), or bring back a copy of it"),
-    (errors.StoreTooNew, "use the newer zejzl, or another folder: ZEJZL_HOME"),
 )
 
 
