@@ -95,14 +95,20 @@ class CircuitOpen(Rejected):
     Attributes:
         name: The provider's or component's name.
         retry_after: Seconds until a call may be let through; an upper bound.
+        reason: Why, in words.
     """
 
     def __init__(self, name: str, retry_after: float, reason: str = "it keeps failing") -> None:
-        super().__init__(
-            f"circuit breaker of {name!r} is open: {reason}; try again in {retry_after:.1f} s"
-        )
+        super().__init__(name, retry_after, reason)
         self.name = name
         self.retry_after = retry_after
+        self.reason = reason
+
+    def __str__(self) -> str:  # put into words only when asked: a storm raises many unread
+        return (
+            f"circuit breaker of {self.name!r} is open: {self.reason}; "
+            f"try again in {self.retry_after:.1f} s"
+        )
 
 
 class NoSuchProvider(Rejected, LookupError):

@@ -77,18 +77,17 @@ class CircuitBreaker:
         name: What it guards.
         rule: The policy itself.
         success_count: Good calls, in all.
-        last_failure: When the last failure was reported, aware UTC.
-        last_error: What it said.
+        last_error: What the last failure that was reported said.
         on_change: Is told of each transition, after the decision that it came from.
     """
 
     __slots__ = (
         "_clock",
+        "_failed_at",
         "_latencies",
         "_now",
         "config",
         "last_error",
-        "last_failure",
         "name",
         "on_change",
         "rule",
@@ -108,13 +107,13 @@ class CircuitBreaker:
         self.config = config or CircuitBreakerConfig()
         self.name = name
         rules = rules or self.config.rules
-        self.rule = Breaker(rules, rng or Random() if rules.jitter else None)
+        self.rule = Breaker(rules, (rng or Random()) if rules.jitter else None)
         self._clock = clock or _SYSTEM_CLOCK
         self._now = self._clock.now
         self._latencies: Latencies | None = None
         self.on_change = on_change
         self.success_count = 0
-        self.last_failure: datetime | None = None
+        self._failed_at: float | None = None
         self.last_error = ""
 
     @property
@@ -131,6 +130,11 @@ class CircuitBreaker:
         """Whether the newest counted outcome was good; so too when there was none."""
         return not self.rule.consecutive_failures
 
+    @property
+    def last_failure(self) -> datetime | None:
+        """When the last failure was reported, aware UTC; None: there was none."""
+        return None if self._failed_at is None else utc(self._failed_at)
+
     # Calling --------------------------------------------------------------------------------
 
     async def call(self, fn: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -142,7 +146,10 @@ class CircuitBreaker:
         rule = self.rule
         token = rule.flowing
         if token < 0:
-            token = self._acquire()
+            found = self._ask()
+            if isinstance(found, Refused):
+                raise self._refusal(found)
+            token = found
         try:
             result = await fn(*args, **kwargs)
         except BaseException as failure:
@@ -155,7 +162,10 @@ class CircuitBreaker:
         return result
 
     async def __aenter__(self) -> "CircuitBreaker":
-        _ENTERED.set((*_ENTERED.get(), (self, self._acquire())))
+        found = self._ask()
+        if isinstance(found, Refused):
+            raise self._refusal(found)
+        _ENTERED.set((*_ENTERED.get(), (self, found)))
         return self
 
     async def __aexit__(
@@ -177,17 +187,17 @@ class CircuitBreaker:
         # Left by another task than entered it, as an async generator's last breath may be: the
         # token is out of reach, and a probe's place comes free when its lease ends.
 
-    def _acquire(self) -> int:
-        rule = self.rule
-        found = rule.try_acquire(self._now())
-        if rule.news is not None:
+    def _ask(self) -> int | Refused:
+        found = self.rule.try_acquire(self._now())
+        if self.rule.news is not None:
             self.tell()
-        if not isinstance(found, Refused):
-            return found
-        reason = found.reason
-        if self.last_error and rule.consecutive_failures:
+        return found
+
+    def _refusal(self, refused: Refused) -> CircuitOpen:
+        retry_after, reason = refused
+        if self.last_error and self.rule.consecutive_failures:
             reason = f"{reason}, the last time with: {self.last_error}"
-        raise CircuitOpen(self.name, found.retry_after, reason)
+        return CircuitOpen(self.name, retry_after, reason)
 
     def _ended(self, token: int, failure: BaseException) -> None:
         mine = isinstance(failure, Exception) and not isinstance(failure, (Rejected, Permanent))
@@ -211,7 +221,7 @@ class CircuitBreaker:
 
     def fail(self, token: int, failure: BaseException) -> None:
         """The call failed, and that counts."""
-        self.last_failure = utc(self._clock.wall())
+        self._failed_at = self._clock.wall()
         self.last_error = shorten(f"{type(failure).__name__}: {failure}")
         self.rule.fail(token, self._now(), self.last_error)
         self.tell()

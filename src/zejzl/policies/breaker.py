@@ -135,7 +135,7 @@ class _Outage:
         until: When the delay is over.
         step: Rung of the ladder: probes that failed in a row.
         probed_at: When the last probe was let through or failed, or the breaker opened.
-        turned_away: Calls turned away since then, each counted once.
+        turned_away: Calls turned away since the last probe failed, each counted once.
         leases: When each probe's lease ends; never for one that spoke.
         oks: Probes that came back well since the last delay was over.
         outlived: How often since then a lease ran out and another probe took the place.
@@ -303,7 +303,6 @@ class Breaker:
         self._token += 1
         live[self._token] = now + min(seconds * 2.0 ** min(outage.outlived, 60), MAX_PAUSE)
         outage.probed_at = now
-        outage.turned_away = 0
         return self._token
 
     def wait(self, now: float) -> float:

@@ -129,7 +129,7 @@ def classify_status(status: int) -> FailureClass:
             return F.RATE_LIMITED
         case 503 | 529:
             return F.OVERLOADED
-        case 408 | 504:
+        case 408:
             return F.SERVER_ERROR
         case 413:
             return F.CONTEXT_OVERFLOW

@@ -9,11 +9,13 @@ Units: seconds.
 from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass, field
+from math import ceil
 
 from zejzl.policies.kept import whole
 
 OUTCOMES = 64
 SAMPLES = 256
+ENOUGH = 20  # samples to say anything by
 _MASK = (1 << OUTCOMES) - 1
 
 
@@ -64,12 +66,9 @@ class Latencies:
         self.recent.append(seconds)
         insort(self.ordered, seconds)
 
-    def quantile(self, share: float, *, at_least: int = 20) -> float | None:
-        """Return the smallest sample with `share` of all at or below it.
-
-        None while there are fewer than `at_least` samples.
-        """
+    def quantile(self, share: float) -> float | None:
+        """Return the smallest sample with `share` of all at or below it; None below 20 samples."""
         n = len(self.ordered)
-        if n < at_least:
+        if n < ENOUGH:
             return None
-        return self.ordered[min(n - 1, max(0, -int(-share * n // 1) - 1))]
+        return self.ordered[max(1, ceil(share * n)) - 1]
