@@ -1,6 +1,7 @@
 """Server-sent events: however the network tears the bytes, the same events come out."""
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -11,13 +12,16 @@ from zejzl.providers.sse import MAX_EVENT, Event, Parser, TooLong
 
 def parsed(*chunks: bytes) -> list[Event]:
     parser = Parser()
-    return [event for chunk in chunks for event in parser.feed(chunk)] + parser.rest()
+    found = [event for chunk in chunks for event in parser.feed(chunk)]
+    last = parser.rest()
+    return [*found, last] if last else found
 
 
 def reference(raw: bytes) -> list[Event]:
     """Return the events of a whole stream, line by line as the standard tells it."""
     found: list[Event] = []
-    name, data = "", []
+    name = ""
+    data: list[str] = []
     for line in [*re.split("\r\n|\n|\r", raw.decode().removeprefix("\ufeff")), ""]:
         if not line:
             if data:
@@ -56,7 +60,7 @@ def test_any_split_of_the_bytes_gives_the_same_events(raw: bytes, data: st.DataO
     places = data.draw(st.lists(st.integers(0, len(raw)))) if raw else []
     cuts = [0, *sorted(places), len(raw)]
 
-    chunks = [raw[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+    chunks = [raw[start:end] for start, end in pairwise(cuts)]
 
     assert parsed(*chunks) == parsed(raw)
 
@@ -69,8 +73,8 @@ def test_byte_by_byte_gives_the_same_events(raw: bytes) -> None:
 def test_an_event_comes_out_as_soon_as_its_blank_line_is_there() -> None:
     parser = Parser()
 
-    early = parser.feed(b"data: one\n")
-    whole = parser.feed(b"\ndata: tw")
+    early = list(parser.feed(b"data: one\n"))
+    whole = list(parser.feed(b"\ndata: tw"))
 
     assert (early, whole) == ([], [Event("", "one")])
 
@@ -88,13 +92,23 @@ def test_the_name_of_an_event_without_data_does_not_stick() -> None:
     assert parsed(b"event: ping\n\ndata: x\n\n") == [Event("", "x")]
 
 
+def test_a_byte_order_mark_is_one_at_the_beginning_only() -> None:
+    mark = b"\xef\xbb\xbf"
+
+    assert parsed(mark + b"data: a\n\n" + mark + b"data: b\n\n") == [Event("", "a")]
+
+
 def test_several_data_lines_are_one_datum() -> None:
     assert parsed(b'event: error\ndata: {\ndata: "a": 1}\n\n') == [Event("error", '{\n"a": 1}')]
 
 
-def test_bytes_that_are_no_utf8_are_refused() -> None:
+@pytest.mark.parametrize("field", ["data", "event"])
+def test_bytes_that_are_no_utf8_are_refused_after_what_came_before(field: str) -> None:
+    events = Parser().feed(f"data: x\n\n{field}: ".encode() + b"\xff\n\n")
+
+    assert next(events) == Event("", "x")
     with pytest.raises(UnicodeDecodeError):
-        parsed(b"data: \xff\n\n")
+        next(events)
 
 
 @pytest.mark.parametrize(
@@ -108,13 +122,13 @@ def test_bytes_that_are_no_utf8_are_refused() -> None:
 )
 def test_an_event_beyond_the_limit_is_refused(raw: bytes) -> None:
     with pytest.raises(TooLong, match=str(MAX_EVENT)):
-        Parser().feed(raw)
+        parsed(raw)
 
 
 def test_the_limit_is_for_one_event_not_for_the_stream() -> None:
     parser = Parser()
     event = b"data: " + b"x" * (MAX_EVENT // 2) + b"\n\n"
 
-    found = [parser.feed(event) for _ in range(3)]
+    found = [len(list(parser.feed(event))) for _ in range(3)]
 
-    assert [len(events) for events in found] == [1, 1, 1]
+    assert found == [1, 1, 1]

@@ -4,7 +4,7 @@ An adapter translates and does nothing else: no retries, no caching, no logging 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from typing import TypeVar
 
@@ -216,7 +216,7 @@ class Adapter(ABC):
         reader.whole(answer)
         return reader.reply()
 
-    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+    async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
         """Yield the answer piece by piece; the last piece carries the Reply."""
         model = request.model or self.default_model
         reader = self.reader(model)

@@ -7,7 +7,6 @@ another host.
 
 import asyncio
 import json
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -62,10 +61,8 @@ class Http:
         self._key = key
         self._connect_timeout = connect_timeout
         self._clock = clock or SystemClock()
-        self._session: aiohttp.ClientSession | None = None
-        self._retired: set[aiohttp.ClientSession] = set()
-        self._busy: Counter[aiohttp.ClientSession] = Counter()
-        self._sending: set[asyncio.Task[Any]] = set()
+        self._pool: _Pool | None = None
+        self._retired: set[_Pool] = set()
         self._closed = False
 
     def url(self, path: str) -> URL:
@@ -80,8 +77,8 @@ class Http:
                 raw = await _read(response, MAX_ANSWER)
             except (aiohttp.ClientError, OSError) as broken:
                 raise self._broken("answer", broken, model, call_id) from broken
-        if len(raw) > MAX_ANSWER:
-            raise self._malformed(f"the answer is longer than {MAX_ANSWER} bytes", model, call_id)
+            except TooLong as wrong:
+                raise self._malformed(str(wrong), model, call_id) from None
         return self.read(raw, model, call_id), call_id
 
     async def events(
@@ -108,17 +105,18 @@ class Http:
                     for event in parser.feed(chunk):
                         seen = True
                         yield event, call_id
-                for event in parser.rest():
-                    if _whole(event):  # a torn one is nothing: the answer lacks its end
-                        seen = True
-                        yield event, call_id
+                last = parser.rest()
+                if last is not None and _whole(last):  # a torn one is nothing
+                    seen = True
+                    yield last, call_id
                 if not seen and kind != "text/event-stream":
                     raise self._malformed(f"not a stream but {shorten(kind)}", model, call_id)
             except (aiohttp.ClientError, OSError) as broken:
                 raise self._broken("stream", broken, model, call_id) from broken
-            except (UnicodeDecodeError, TooLong) as wrong:
-                what = f"the stream cannot be read: {wrong}"
-                raise self._malformed(what, model, call_id) from wrong
+            except TooLong as wrong:
+                raise self._malformed(str(wrong), model, call_id) from None
+            except UnicodeDecodeError as wrong:
+                raise self._malformed("the stream is no UTF-8", model, call_id) from wrong
 
     def read(self, text: str | bytes, model: str, call_id: str, *, announced: bool = False) -> Json:
         """Return the JSON object in an answer or event; raises what an error inside it means.
@@ -140,22 +138,21 @@ class Http:
 
     async def reconnect(self) -> None:
         """Use fresh connections from here on; calls under way keep theirs to their end."""
-        if self._session is not None:
-            self._retired.add(self._session)
-            self._session = None
-        for session in [session for session in self._retired if not self._busy[session]]:
-            self._retired.remove(session)
-            await session.close()
+        if self._pool is not None:
+            self._retired.add(self._pool)
+            self._pool = None
+        idle = {pool for pool in self._retired if not pool.busy}
+        self._retired -= idle
+        for pool in idle:
+            await pool.close()
 
     async def close(self) -> None:
         """Close every connection, also those of calls under way, and refuse new ones."""
         self._closed = True
-        for task in self._sending:  # a connection that is being opened is nobody's yet
-            task.cancel()
-        sessions = [*self._retired, *([self._session] if self._session else [])]
-        self._retired, self._session = set(), None
-        for session in sessions:
-            await session.close()
+        pools = [*self._retired, *([self._pool] if self._pool else [])]
+        self._retired, self._pool = set(), None
+        for pool in pools:
+            await pool.close()
 
     @asynccontextmanager
     async def _answer(
@@ -165,41 +162,39 @@ class Http:
 
         Its connection goes back to the pool if the body was read to its end, and is closed if not.
         """
-        session = self._open(model)
-        self._busy[session] += 1
+        pool = self._open(model)
+        response = await self._send(pool, url, body, model)
+        pool.responses.add(response)
         try:
-            response = await self._send(session, url, body, model)
-            try:
-                if not 200 <= response.status < 300:
-                    raise await self._refusal(response, model)
-                yield response
-            finally:
-                response.release()
+            if not 200 <= response.status < 300:
+                raise await self._refusal(response, model)
+            yield response
         finally:
-            self._busy[session] -= 1
-            if not self._busy[session]:
-                del self._busy[session]
+            response.release()
+            pool.responses.discard(response)
 
     async def _send(
-        self, session: aiohttp.ClientSession, url: URL, body: Json, model: str
+        self, pool: "_Pool", url: URL, body: Json, model: str
     ) -> aiohttp.ClientResponse:
         """Return the response once its headers are there."""
         task = asyncio.current_task()
         assert task is not None  # a coroutine runs in a task
-        self._sending.add(task)
+        pool.sending.add(task)
         try:
-            return await session.post(url, data=json.dumps(body).encode(), allow_redirects=False)
+            return await pool.session.post(
+                url, data=json.dumps(body).encode(), allow_redirects=False
+            )
         except aiohttp.ClientResponseError as wrong:
             # Shows the request's headers, and the key among them, so it must not be the cause.
             failure = self._malformed(f"not HTTP: {shorten(wrong.message)}", model, "")
         except (aiohttp.ClientError, OSError) as broken:
             raise self._unconnected(_why(broken), model) from broken
         except asyncio.CancelledError:
-            if not self._closed or task.uncancel():
+            if not pool.session.closed or task.uncancel():
                 raise
             raise self._unconnected("closed", model) from None  # by `close`, not by the caller
         finally:
-            self._sending.discard(task)
+            pool.sending.discard(task)
         raise failure
 
     async def _refusal(self, response: aiohttp.ClientResponse, model: str) -> ProviderError:
@@ -217,18 +212,19 @@ class Http:
             key=self._key,
         )
 
-    def _open(self, model: str) -> aiohttp.ClientSession:
+    def _open(self, model: str) -> "_Pool":
         if self._closed:
             raise self._unconnected("closed", model)
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
+        if self._pool is None:
+            session = aiohttp.ClientSession(
                 headers=self._headers,
                 # How many may be under way is for admission control to say, not for the pool.
                 connector=aiohttp.TCPConnector(limit=0),
                 timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_timeout),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
-        return self._session
+            self._pool = _Pool(session)
+        return self._pool
 
     def _malformed(self, what: str, model: str, call_id: str) -> Malformed:
         return Malformed(what, provider=self.provider, model=model, request_id=call_id)
@@ -247,15 +243,43 @@ class Http:
         return ConnectFailed(f"{self._base}: {why}", provider=self.provider, model=model)
 
 
+class _Pool:
+    """Connections of one age, and the calls that are under way over them."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self.session = session
+        self.sending: set[asyncio.Task[Any]] = set()
+        self.responses: set[aiohttp.ClientResponse] = set()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.sending or self.responses)
+
+    async def close(self) -> None:
+        """Close the connections; whoever waits for one, or for an answer, is told.
+
+        Closing the session alone would leave both waiting for ever.
+        """
+        for task in self.sending:
+            task.cancel()
+        for response in self.responses:
+            response.close()
+        await self.session.close()
+
+
 async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """Return the body, or at least its first `most` bytes and one more."""
+    """Return the body.
+
+    Raises:
+        TooLong: If it is longer than `most` bytes.
+    """
     parts: list[bytes] = []
     size = 0
     async for chunk in response.content.iter_any():
         parts.append(chunk)
         size += len(chunk)
         if size > most:
-            break
+            raise TooLong(f"the answer is longer than {most} bytes", b"".join(parts))
     return b"".join(parts)
 
 
