@@ -151,8 +151,8 @@ setting has the second name, in `zejzl.toml` and as an argument of `Settings` th
 
 A vendor whose key is set becomes a provider of the bus; `local` needs its address and no key. In
 `zejzl.toml` the three are `api_key`, `base_url` and `model` in a table `[vendors.NAME]`. The names
-that a vendor's own tools use (`OPENAI_BASE_URL`) are read as well. Keys are never logged, stored
-or shown.
+that a vendor's own tools use (`OPENAI_BASE_URL`) are read as well. Keys are never logged or
+stored; `providers` shows the last four letters of one.
 
 | provider | key | address | model |
 | --- | --- | --- | --- |

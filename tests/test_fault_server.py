@@ -1128,3 +1128,10 @@ async def test_stopping_is_quick_however_many_hang(raw: aiohttp.ClientSession) -
 def test_a_server_that_is_not_running_has_no_address() -> None:
     with pytest.raises(RuntimeError, match="not running"):
         FaultServer().base_url("alpha")
+
+
+@pytest.mark.parametrize("script", ["hello", b"x", [], ["hello"], 500, None], ids=repr)
+async def test_what_is_no_script_is_refused_at_once(script: Any) -> None:
+    async with FaultServer() as server:
+        with pytest.raises(TypeError, match="script is"):
+            server.play("alpha", script)

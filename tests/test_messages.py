@@ -93,3 +93,4 @@ def test_a_reply_cut_at_its_limit_is_truncated() -> None:
 
 def test_usage_adds_up() -> None:
     assert Usage(prompt_tokens=7, completion_tokens=5).total_tokens == 12
+    assert Usage(prompt_tokens=7).total_tokens is None

@@ -99,7 +99,7 @@ class CircuitOpen(Rejected):
     """
 
     def __init__(self, name: str, retry_after: float, reason: str = "it keeps failing") -> None:
-        super().__init__(name, retry_after, reason)
+        # No super().__init__(): Exception.__new__ has kept the arguments already.
         self.name = name
         self.retry_after = retry_after
         self.reason = reason

@@ -124,6 +124,9 @@ class Settings:
     vendors: Mapping[str, VendorSettings] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.home, str | os.PathLike):
+            raise SettingsError("home", f"must be a folder, not {self.home!r}")
+        object.__setattr__(self, "home", Path(self.home))
         for name in ("connect_timeout", "first_token_timeout", "idle_timeout", "attempt_timeout"):
             check_seconds(name, getattr(self, name))
         check_seconds("deadline", self.deadline)

@@ -151,7 +151,7 @@ class Reader(ABC):
         )
 
 
-def tokens(count: object, otherwise: int = 0) -> int:
+def tokens(count: object, otherwise: int | None = None) -> int | None:
     """Return a token count as a provider wrote it, or `otherwise` if it cannot be one."""
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MOST_TOKENS:
         return otherwise

@@ -31,6 +31,9 @@ _FINISH: dict[str, FinishReason] = {
 }
 
 
+_ANSWER_TOKENS = ("candidatesTokenCount", "thoughtsTokenCount")
+
+
 class GeminiReader(Reader):
     def whole(self, answer: Json) -> None:
         if not answer.get("candidates") and not answer.get("promptFeedback"):
@@ -41,9 +44,9 @@ class GeminiReader(Reader):
         usage = event.get("usageMetadata")
         if isinstance(usage, dict):
             # Thoughts are billed as part of the answer, and counted apart from it.
-            thoughts, said = usage.get("thoughtsTokenCount"), usage.get("candidatesTokenCount")
-            spent = tokens(thoughts) + tokens(said) if (thoughts, said) != (None, None) else None
-            self.count(usage.get("promptTokenCount"), spent)
+            spent = [tokens(usage.get(name)) for name in _ANSWER_TOKENS]
+            known = [count for count in spent if count is not None]
+            self.count(usage.get("promptTokenCount"), sum(known) if known else None)
         self.name(event.get("modelVersion"))
         if isinstance(event.get("responseId"), str):  # there is no header for it
             self.call_id = self.call_id or shorten(event["responseId"])

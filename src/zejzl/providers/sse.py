@@ -20,7 +20,7 @@ class Event(NamedTuple):
 
 
 class TooLong(ValueError):
-    """One event is longer than MAX_EVENT."""
+    """An event, or an answer in one piece, is longer than any good one."""
 
 
 class Parser:

@@ -74,7 +74,7 @@ class Http:
         async with self._answer(url, body, model) as response:
             call_id = faults.request_id(response.headers)
             try:
-                raw = await _read(response, MAX_ANSWER)
+                raw = await _body(response)
             except (aiohttp.ClientError, OSError) as broken:
                 raise self._broken("answer", broken, model, call_id) from broken
             except TooLong as wrong:
@@ -96,7 +96,7 @@ class Http:
                 if "json" in kind:
                     # Not a stream at all: an error inside a 200, or a server that ignores `stream`.
                     yield (
-                        Event("", (await _read(response, MAX_ANSWER)).decode("utf-8-sig")),
+                        Event("", (await _body(response)).decode("utf-8-sig")),
                         call_id,
                     )
                     return
@@ -267,19 +267,23 @@ class _Pool:
         await self.session.close()
 
 
-async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """Return the body.
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """Return the body; raises TooLong where it is beyond MAX_ANSWER."""
+    raw = await _read(response, MAX_ANSWER)
+    if len(raw) > MAX_ANSWER:
+        raise TooLong(f"the answer is longer than {MAX_ANSWER} bytes")
+    return raw
 
-    Raises:
-        TooLong: If it is longer than `most` bytes.
-    """
+
+async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """Return the body, or its beginning: more than `most` bytes, but not all that follow."""
     parts: list[bytes] = []
     size = 0
     async for chunk in response.content.iter_any():
         parts.append(chunk)
         size += len(chunk)
         if size > most:
-            raise TooLong(f"the answer is longer than {most} bytes", b"".join(parts))
+            break
     return b"".join(parts)
 
 

@@ -202,6 +202,7 @@ class Capacity:
 
 
 Behaviour: TypeAlias = Answer | Refusal | Page | Capacity
+BEHAVIOURS = (Answer, Refusal, Page, Capacity)
 Rule: TypeAlias = Callable[[Call], "Play"]
 Play: TypeAlias = Behaviour | Rule
 Script: TypeAlias = Play | Sequence[Play]

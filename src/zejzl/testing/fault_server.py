@@ -27,7 +27,7 @@ from weakref import WeakKeyDictionary
 from aiohttp import web
 
 from zejzl.testing.anthropic_wire import AnthropicWire
-from zejzl.testing.behaviours import Call, Play, Refusal, Script, WireName
+from zejzl.testing.behaviours import BEHAVIOURS, Call, Play, Refusal, Script, WireName
 from zejzl.testing.faults import in_turn, ok
 from zejzl.testing.gemini_wire import GeminiWire
 from zejzl.testing.openai_wire import OpenAIWire
@@ -155,7 +155,15 @@ class FaultServer:
             script: A behaviour for every call; a sequence, whose last one repeats for ever; or a
                 rule, a function from the `Call` to a behaviour (or to another rule).
             model: Only for this model, which then has its own script.
+
+        Raises:
+            TypeError: If `script` is none of these.
         """
+        if isinstance(script, str | bytes):
+            raise TypeError(f"a script is made of faults: faults.ok({script!r}), for example")
+        steps = script if isinstance(script, Sequence) else (script,)
+        if not steps or not all(isinstance(step, BEHAVIOURS) or callable(step) for step in steps):
+            raise TypeError(f"a script is faults, a list of them or a function, not {script!r}")
         self._scripts[provider, model] = (
             in_turn(*script) if isinstance(script, Sequence) else script
         )

@@ -34,12 +34,22 @@ class ScriptedProvider:
         self.requests: list[Request] = []
         self.cleaned_up = False
         self._clock = clock or SystemClock()
+        if isinstance(script, str):  # a text is an iterable of letters
+            raise TypeError(f"a script is a list of steps: [{script!r}]")
         self.play(*script)
 
     def play(self, *script: Step) -> None:
-        """Put another script in place of this one."""
+        """Put another script in place of this one.
+
+        Raises:
+            ValueError: If it has no step.
+            TypeError: If one of them is no step.
+        """
         if not script:
             raise ValueError("a script needs at least one step")
+        for step in script:
+            if not isinstance(step, str | BaseException | float | int | tuple | None):
+                raise TypeError(f"a step is a text, an exception, seconds or None, not {step!r}")
         self._script = list(script)
 
     async def generate(self, request: Request) -> Reply:
