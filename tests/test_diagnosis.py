@@ -216,6 +216,17 @@ def test_a_refusal_of_an_inner_layer_is_no_failure_and_says_how_long() -> None:
     assert (found.verdict, found.retry_after) == (VOID, 12.0)
 
 
+def test_facts_that_cannot_be_looked_at_are_none() -> None:
+    class Moody(TimeoutError):
+        @property
+        def status_code(self) -> int:
+            raise RuntimeError("no response")
+
+        retry_after = response = headers = status_code
+
+    assert diagnose(Moody()) == Diagnosis(F.FIRST_TOKEN_TIMEOUT, FAIL)
+
+
 def test_cancelling_is_void_whatever_it_carries() -> None:
     cancelled = asyncio.CancelledError()
     cancelled.status_code = 500  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ class Own:
     def __init__(self, answer: object = "an answer") -> None:
         self.answer = answer
         self.asked: list[tuple[str, list[dict[str, str]]]] = []
-        self.cleaned = 0
+        self.life: list[str] = []
 
     async def generate_response(self, message: str, history: list[dict[str, str]]) -> str:
         self.asked.append((message, history))
@@ -34,8 +34,11 @@ class Modelled(AIProvider):
 
 
 class Holding(Own):
+    async def initialize(self) -> None:
+        self.life.append("initialized")
+
     async def cleanup(self) -> None:
-        self.cleaned += 1
+        self.life.append("cleaned up")
 
 
 def test_it_is_a_provider() -> None:
@@ -111,13 +114,15 @@ async def test_its_own_error_passes_as_it_is() -> None:
         await Simple(Failing()).generate(Request(content="hello"))
 
 
-async def test_cleanup_lets_it_release_what_it_holds() -> None:
+async def test_it_may_prepare_and_release_what_it_holds() -> None:
     holding = Holding()
 
+    await Simple(holding).initialize()
     await Simple(holding).cleanup()
 
-    assert holding.cleaned == 1
+    assert holding.life == ["initialized", "cleaned up"]
 
 
-async def test_one_that_holds_nothing_needs_no_cleanup() -> None:
+async def test_one_that_holds_nothing_need_do_neither() -> None:
+    await Simple(Own()).initialize()
     await Simple(Own()).cleanup()

@@ -586,6 +586,19 @@ async def test_cleanup_ends_calls_under_way_and_leaks_nothing(
     gc.collect()  # a socket left open would say so now, and warnings are errors
 
 
+@either_way
+async def test_reconnect_closes_what_nobody_uses(ask: Callable[[Adapter], Any]) -> None:
+    async with (
+        canned(http(dumped(PLAIN["openai"])), hold=True) as (base_url, server),
+        speaking("openai", base_url) as provider,
+    ):
+        await ask(provider)
+
+        await provider.reconnect()
+
+        await server.left.wait()
+
+
 async def test_after_cleanup_nothing_is_sent() -> None:
     async with (
         canned(http(dumped(PLAIN["openai"])), hold=True) as (base_url, server),

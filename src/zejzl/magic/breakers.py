@@ -222,7 +222,7 @@ class CircuitBreaker:
     def fail(self, token: int, failure: BaseException) -> None:
         """The call failed, and that counts."""
         self._failed_at = self._clock.wall()
-        self.last_error = shorten(f"{type(failure).__name__}: {failure}")
+        self.last_error = shorten(f"{type(failure).__name__}: {_words(failure)}")
         self.rule.fail(token, self._now(), self.last_error)
         self.tell()
 
@@ -257,11 +257,9 @@ class CircuitBreaker:
     def lease(self) -> float:
         """Return the seconds a probe may stay silent before its place may be taken.
 
-        Twice what is usual; `recovery_timeout`, the most, while that is not known.
+        Twice what is usual, as far as that is known; the policy doubles what proves too short.
         """
-        usual = self.latency(0.99)
-        longest = self.config.recovery_timeout
-        return longest if usual is None else min(longest, max(LEAST_LEASE, 2.0 * usual))
+        return max(LEAST_LEASE, 2.0 * (self.latency(0.99) or 0.0))
 
     def available(self) -> bool:
         """Whether a call would flow now: closed, and not paused."""
@@ -297,6 +295,13 @@ class CircuitBreaker:
             "failure_threshold": self.config.failure_threshold,
             "recovery_timeout": self.config.recovery_timeout,
         }
+
+
+def _words(failure: BaseException) -> str:
+    try:
+        return str(failure)
+    except Exception:  # noqa: BLE001  a callee's error that cannot be read is a failure all the same
+        return "(its text cannot be read)"
 
 
 class Breakers:

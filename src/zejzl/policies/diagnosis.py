@@ -108,7 +108,7 @@ def classify(failure: BaseException) -> FailureClass:
     if not isinstance(failure, Exception):  # CancelledError, KeyboardInterrupt, GeneratorExit
         return F.CANCELLED
     for name in ("status_code", "status", "code"):
-        status = getattr(failure, name, None)
+        status = _fact(failure, name)
         if isinstance(status, int) and 100 <= status < 600:
             return classify_status(status)
     if isinstance(failure, TimeoutError):
@@ -143,9 +143,9 @@ def classify_status(status: int) -> FailureClass:
 
 def _asked_to_wait(failure: BaseException) -> float | None:
     """Return the seconds an error of ours or of an SDK says to wait; a date is not read."""
-    asked = getattr(failure, "retry_after", None)
+    asked = _fact(failure, "retry_after")
     if asked is None:
-        headers = getattr(getattr(failure, "response", failure), "headers", None)
+        headers = _fact(_fact(failure, "response") or failure, "headers")
         if isinstance(headers, Mapping):
             asked = headers.get("retry-after", headers.get("Retry-After"))
     try:
@@ -153,3 +153,11 @@ def _asked_to_wait(failure: BaseException) -> float | None:
     except ValueError:
         return None
     return seconds if 0.0 <= seconds < float("inf") else None
+
+
+def _fact(failure: object, name: str) -> object:
+    """Return an attribute of somebody's error; None where it has none or fails itself."""
+    try:
+        return getattr(failure, name, None)
+    except Exception:  # noqa: BLE001  an SDK's property may need a response that never came
+        return None

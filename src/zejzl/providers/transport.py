@@ -288,8 +288,6 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
 
 
 def _whole(event: Event) -> bool:
-    if event.data == "[DONE]":
-        return True
     try:
         faults.parse(event.data)
     except ValueError:

@@ -162,7 +162,7 @@ class FaultServer:
         if isinstance(script, str | bytes):
             raise TypeError(f"a script is made of faults: faults.ok({script!r}), for example")
         steps = script if isinstance(script, Sequence) else (script,)
-        if not steps or not all(isinstance(step, BEHAVIOURS) or callable(step) for step in steps):
+        if not all(isinstance(step, BEHAVIOURS) or callable(step) for step in steps):
             raise TypeError(f"a script is faults, a list of them or a function, not {script!r}")
         self._scripts[provider, model] = (
             in_turn(*script) if isinstance(script, Sequence) else script
