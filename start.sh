@@ -83,6 +83,21 @@ was_mark="" was_extra="" was_root=""
 if [ -f "$stamp" ]; then
     { read -r was_mark && read -r was_extra && read -r was_root; } <"$stamp" || was_mark=""
 fi
+extras="" in_extras="" # the names in pyproject.toml's table of them
+while IFS= read -r line; do
+    case $line in
+        "[project.optional-dependencies]") in_extras=1 ;;
+        "["*) in_extras="" ;;
+        [a-z]*"="*) [ -z "$in_extras" ] || extras="$extras ${line%%[ =]*}" ;;
+    esac
+done <pyproject.toml
+
+is_extra() { # $1: a name
+    case "$extras " in *" $1 "*) return 0 ;; esac
+    return 1
+}
+
+is_extra "$was_extra" || was_extra=""
 mark=$(cat pyproject.toml constraints.txt | cksum)
 
 venv_works() {
@@ -194,7 +209,13 @@ report() {
 case ${1:-} in
     -h | --help) usage ;;
     --check) report ;;
-    --setup) make_ready "${2:-}" ;;
+    --setup)
+        if [ -n "${2:-}" ] && ! is_extra "$2"; then
+            say "start.sh: no extra named '$2'; known:$extras"
+            exit 2
+        fi
+        make_ready "${2:-}"
+        ;;
     "")
         make_ready ""
         redis_report .venv/bin/python

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -24,11 +24,20 @@ from hypothesis import strategies as st
 from ai_framework import AsyncMessageBus
 from tests.tree import ROOT
 from zejzl.cli import main
+from zejzl.cli.advice import CHAT, SHELL, Place
 from zejzl.cli.providers import masked
-from zejzl.cli.terminal import explained, safe
-from zejzl.errors import CircuitOpen, RateLimited
+from zejzl.cli.terminal import explained, in_columns, safe
+from zejzl.errors import (
+    AttemptTimeout,
+    BadRequest,
+    CircuitOpen,
+    ContextOverflow,
+    FailureClass,
+    Incomplete,
+    RateLimited,
+)
 from zejzl.messages import Attempt
-from zejzl.settings import Secret, Settings
+from zejzl.settings import VENDOR_KEYS, Secret, Settings
 from zejzl.stores import SqliteStore
 from zejzl.testing import CANONICAL, FaultServer, faults
 
@@ -225,10 +234,13 @@ def test_the_version_is_told(shell: Shell) -> None:
         (["ask", "hello", "--max-tokens", "0"], "max_tokens"),
         (["ask", "hello", "--deadline", "-1"], "deadline"),
         (["ask", "hello", "--temperature", "nan"], "temperature"),
-        (["ask", " "], "content"),
-        (["ask"], "content"),
+        (["ask", " "], "What is the question?"),
+        (["ask"], "What is the question?"),
+        (["ask", "-"], "What is the question?"),
         (["ask", "hello", "-p", "nobody"], "nobody"),
         (["ask", "hello", "--failover=nobody"], "nobody"),
+        (["ask", "hello", "--failover="], "--failover= names nobody"),
+        (["chat", "chatgpt", "hello", "--failover=,"], "--failover= names nobody"),
         (["chat", "chatgpt", "hello"], "chatgpt"),
         (["chat", "nobody"], "nobody"),
         (["set-default", "nobody"], "claude"),
@@ -257,11 +269,11 @@ def test_a_setting_that_cannot_be_is_named(shell: Shell) -> None:
     assert done.err.startswith("zejzl: deadline:")
 
 
-@pytest.mark.parametrize("command", ["ask", "status", "providers"])
+@pytest.mark.parametrize("command", ["ask hello", "status", "providers"])
 def test_rubbish_in_dotenv_is_told_with_its_line(shell: Shell, command: str) -> None:
     (shell.folder / ".env").write_text("A=1\nwhat is this\n")
 
-    done = shell(command)
+    done = shell(*command.split())
 
     assert done.code == 2
     assert ".env: line 2" in done.err
@@ -296,8 +308,92 @@ def test_notes_tell_why_nothing_more_was_tried() -> None:
     assert explained(failure) == [
         "zejzl: chatgpt: slow down",
         "  not retried: retry budget is short",
-        "  → try again later, or let others answer too: --failover",
+        "  → try again later",
     ]
+
+
+PINNED = replace(SHELL, pinned=True)
+SHOWN = replace(SHELL, shown=True)
+F = FailureClass
+
+
+@pytest.mark.parametrize(
+    ("failure", "place", "said"),
+    [
+        (RateLimited("x"), SHELL, "try again later"),
+        (RateLimited("x"), PINNED, "try again later, or let others answer too: --failover"),
+        (RateLimited("x"), replace(CHAT, pinned=True), "or ask somebody else: /provider"),
+        (RateLimited("x", retry_after=11.2), SHELL, "or let it wait so long: --patience 12"),
+        (CircuitOpen("claude", 12.0), PINNED, "or let others answer too: --failover"),
+        (AttemptTimeout("x"), SHELL, "ZEJZL_ATTEMPT_TIMEOUT; of a stream: ZEJZL_FIRST_TOKEN_TIME"),
+        (AttemptTimeout("x", failure_class=F.DEADLINE), SHELL, "--deadline, ZEJZL_DEADLINE"),
+        (AttemptTimeout("x", failure_class=F.STALLED), SHELL, "ZEJZL_IDLE_TIMEOUT"),
+        (Incomplete("x", failure_class=F.STALLED), SHELL, "ZEJZL_IDLE_TIMEOUT"),
+        (Incomplete("x"), SHELL, "try again"),
+        (Incomplete("x"), SHOWN, "what had arrived is shown above"),
+        (BadRequest("x", status=404), SHELL, "should end in /v1: `./start.sh providers` shows"),
+        (BadRequest("x", status=400), SHELL, "check the model's name (--model)"),
+        (ContextOverflow("x"), CHAT, "begin another conversation: /new"),
+        (ImportError("x"), SHELL, "run ./start.sh"),
+    ],
+)
+def test_the_advice_fits_the_failure_and_the_place(
+    shell: Shell, failure: Exception, place: Place, said: str
+) -> None:
+    shell.set(PATH="")
+
+    _, advice = explained(failure, place=place)
+
+    assert said in advice
+    assert "pip install" not in advice
+    assert place is not CHAT or "--" not in advice
+
+
+def test_an_answer_that_stalls_half_shown_has_two_advices() -> None:
+    _, above, times = explained(Incomplete("x", failure_class=F.STALLED), place=SHOWN)
+
+    assert "shown above" in above and "ZEJZL_IDLE_TIMEOUT" in times
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("ask", "hello", "-p", "chatgpt"), "--failover"),
+        (("ask", "hello"), None),
+        (("ask", "hello", "-p", "chatgpt", "--failover=claude"), None),
+        (("chat", "chatgpt"), "/provider"),
+        (("chat",), None),
+    ],
+)
+def test_others_are_suggested_only_where_they_were_left_out(
+    online: Shell, server: FaultServer, words: tuple[str, ...], hint: str | None
+) -> None:
+    for name in ("chatgpt", "claude"):
+        server.play(name, faults.status(500))
+
+    done = online(*words, stdin="hello\n" if words[0] == "chat" else "")
+
+    assert done.code == 1
+    assert [word for word in ("--failover", "/provider") if word in done.err] == [hint] * bool(hint)
+
+
+@pytest.mark.parametrize("on_path", [True, False])
+def test_hints_say_what_works_here(shell: Shell, on_path: bool) -> None:
+    if on_path:
+        (shell.folder / "zejzl").touch(0o755)
+    shell.set(PATH=str(shell.folder))
+    word, other = ("zejzl", "./start.sh") if on_path else ("./start.sh", "zejzl")
+
+    usage, wrong, none = shell("--help"), shell("ask", "--wings"), shell("ask")
+    status, who = shell("status"), shell("ask", "hello", "-p", "nobody")
+
+    assert usage.out.startswith(f"Usage: {word} ")
+    assert f"Try '{word} ask --help'" in wrong.err
+    assert f"For example: {word} ask" in none.err
+    assert f"`{word} demo`" in status.out
+    assert f"`{word} providers`" in who.err
+    for done in (usage, wrong, none, status, who):
+        assert f"{other} ask" not in done.out + done.err and f"`{other}" not in done.out + done.err
 
 
 def test_an_accident_is_one_line_and_its_place_is_in_the_log(
@@ -353,6 +449,16 @@ def test_json_of_a_failure_is_an_error_with_its_attempts(
     assert error["attempts"][0]["outcome"] == "auth"
 
 
+def test_json_of_a_broken_answer_holds_what_had_arrived(online: Shell, server: FaultServer) -> None:
+    server.play("chatgpt", faults.cut(5))
+
+    done = online("ask", "hello", "-p", "chatgpt", "--json")
+
+    assert done.json["error"]["type"] == "Incomplete"
+    assert isinstance(done.json["error"]["prefix"], str)
+    assert "above" not in done.err
+
+
 @pytest.mark.parametrize("words", READING, ids=" ".join)
 def test_piped_output_holds_no_escape_codes(online: Shell, words: tuple[str, ...]) -> None:
     online("ask", "hello", "-c", "default")
@@ -373,7 +479,37 @@ def test_on_a_terminal_there_is_colour_unless_it_is_not_wanted(shell: Shell) -> 
     assert plain.end() == 0
 
     assert "\x1b[32m" in coloured.seen
-    assert not re.search(r"\x1b\[[0-9;]*3[0-7]", plain.seen)
+    assert not re.search(r"\x1b\[[0-9;]*m", plain.seen)
+
+
+@pytest.mark.parametrize("columns", [50, 80])
+@pytest.mark.parametrize("command", ["providers", "heal"])
+def test_no_name_is_cut_however_narrow_the_terminal(
+    online: Shell, server: FaultServer, command: str, columns: int
+) -> None:
+    server.play("chatgpt", faults.rate_limited(30))
+    online("ask", "hello")
+    online.set(COLUMNS=str(columns), TERM="xterm", NO_COLOR="1")
+
+    shown = Typing(online, command)
+    assert shown.end() == 0
+
+    *table, _ = shown.seen.splitlines()
+    assert max(map(len, table)) <= columns
+    assert (": " in shown.seen) is (columns == 50), "at 80 it is a table"
+    assert "…" not in shown.seen.replace("sk-…", "")
+    words = shown.seen.split()
+    names = {"heal": ["chatgpt", "rate_limited", "failover"]}.get(
+        command, [*VENDOR_KEYS, *(key for keys in VENDOR_KEYS.values() for key in keys)]
+    )
+    for name in {*names} - {"OPENAI_API_KEY", "ANTHROPIC_API_KEY", "LOCAL_API_KEY"}:
+        assert name in words
+
+
+def test_a_table_without_room_is_lines() -> None:
+    made = in_columns(["", "provider", "key"], [["*", "a" * 30, "k" * 30], ["", "b", "c"]], room=40)
+
+    assert str(made) == f"*\nprovider: {'a' * 30}\nkey: {'k' * 30}\n\nprovider: b\nkey: c"
 
 
 def test_an_import_of_the_command_line_is_light() -> None:
@@ -502,6 +638,32 @@ def test_the_question_is_words_or_what_is_piped_in(
     assert question == ("from the pipe" if piped else "hello you")
 
 
+def test_words_and_what_is_piped_in_are_one_question(online: Shell, server: FaultServer) -> None:
+    online("ask", "summarise", "this", "-", stdin="a text\nof two lines")
+
+    (call,) = server.calls("chatgpt")
+    assert call.body["messages"][-1]["content"] == "summarise this\n\na text\nof two lines"
+
+
+def test_words_alone_leave_the_input_to_others(online: Shell, server: FaultServer) -> None:
+    online("ask", "hello", stdin="the next line of a script")
+
+    (call,) = server.calls("chatgpt")
+    assert call.body["messages"][-1]["content"] == "hello"
+
+
+def test_without_any_stdin_the_words_are_the_question(online: Shell) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$0" -m zejzl ask hello <&-', sys.executable],
+        cwd=online.folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert (done.stdout, done.stderr) == (f"{CANONICAL}\n", "")
+
+
 def test_options_reach_the_provider(online: Shell, server: FaultServer) -> None:
     how = ["-p", "claude", "-m", "big", "--system", "be brief", "--max-tokens", "7"]
 
@@ -557,11 +719,12 @@ def test_a_stream_that_breaks_shows_what_came_and_fails(online: Shell, server: F
     assert done.code == 1
     assert done.out.endswith("\n") and CANONICAL.startswith(done.out.strip())
     assert "broke off" in done.err
+    assert "shown above" in done.err
 
 
 def test_ctrl_c_during_an_answer_leaves_politely(online: Shell, server: FaultServer) -> None:
     server.play("chatgpt", faults.silence())
-    process = online.start("ask", "hello", "-p", "chatgpt")
+    process = online.start("ask", "hello", "-p", "chatgpt", stdin=subprocess.DEVNULL)
     until(lambda: server.in_flight("chatgpt"))
 
     process.send_signal(signal.SIGINT)
@@ -611,7 +774,7 @@ def test_commands_that_tell_something(online: Shell) -> None:
     assert "/provider [NAME]" in done.out
     assert done.out.count(CANONICAL) == 2  # the answer, and the history
     assert re.search(r"^chatgpt +gpt-5-mini +closed", done.out, re.M)
-    assert re.search(r"^\d+ tokens in 2 turns", done.out, re.M)
+    assert re.search(r"^\d+ tokens in 1 turn;", done.out, re.M)
 
 
 def test_a_line_that_fails_ends_nothing_but_is_told_in_the_end(
@@ -638,7 +801,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(online: Shell, server: FaultSe
     chat.type("hello\n")
     chat.read_until("Rivers carry mountains")
     chat.press_ctrl_c()
-    chat.read_until("you: ")
+    said = chat.read_until("you: ")
     chat.type("again\n")
     chat.read_until("harbours.")
     chat.read_until("you: ")
@@ -646,7 +809,9 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(online: Shell, server: FaultSe
 
     assert chat.end() == 0
     assert "Traceback" not in chat.seen
-    assert len(server.calls("chatgpt")) == 2
+    assert "the half answer is dropped" in said
+    _, second = server.calls("chatgpt")
+    assert len(second.body["messages"]) == 1
 
 
 def test_a_second_ctrl_c_at_the_prompt_leaves(shell: Shell) -> None:
@@ -686,6 +851,8 @@ def test_status_after_a_bus_ran_tells_when_and_what(online: Shell, server: Fault
 
     assert re.search(r"no bus is running, last seen \d s ago", done.out)
     assert "1 answered, 1 failed" in done.out
+    assert "as that bus last had them (it has ended)" in done.out
+    assert "ai_provider" not in done.out + online("heal").out
     assert (found["running"], found["messages"]) == (False, {"failed": 1, "answered": 1})
     assert found["recoveries"]["helped"] == 1
     assert found["bytes"] > 0
@@ -723,6 +890,7 @@ def test_status_sees_a_bus_that_runs_and_one_that_died(shell: Shell) -> None:
     dead = shell("status")
 
     assert running.out.startswith("a bus is running")
+    assert "it has ended" not in running.out
     assert "the last one died" in dead.out
 
 
@@ -757,17 +925,20 @@ def test_the_recovery_log_tells_what_failed_and_what_helped(
 
 def test_what_a_killed_process_left_is_settled_once(online: Shell, server: FaultServer) -> None:
     server.play("chatgpt", faults.silence())
-    process = online.start("ask", "hello", "-p", "chatgpt")
+    process = online.start("ask", "hello", "-p", "chatgpt", stdin=subprocess.DEVNULL)
     until(lambda: server.in_flight("chatgpt"))
     process.kill()
     process.communicate()
 
+    status = online("status").out
     (found,) = online("recover", "--json").json
     again = online("recover")
 
     assert found["maybe_duplicate"] is True
     assert found["message"]["content"] == "hello"
     assert "nothing was left in flight" in again.out
+    assert re.search("^`.* recover` settles", status, re.M)
+    assert "recover`" not in online("status").out
 
 
 # ── Providers, health, default ───────────────────────────────────────────────────────────────────
@@ -827,8 +998,23 @@ def test_a_failover_that_names_nobody_can_be_looked_into(online: Shell) -> None:
     asked, providers = online("ask", "hello"), online("providers")
 
     assert asked.code == 2
-    assert "zejzl providers" in asked.err
+    assert " providers` for who can be asked" in asked.err
     assert "chatgpt" in providers.out
+
+
+def test_health_keeps_nothing_of_its_probes(online: Shell) -> None:
+    online("health")
+
+    assert online("history", "--all", "--json").json == []
+    assert asyncio.run(snapshots(online)) == []
+
+
+def test_health_without_a_key_says_that_nobody_is_asked(shell: Shell) -> None:
+    done = shell("health")
+
+    assert done.code == 0
+    assert "No provider's key is set" in done.out
+    assert "No provider's key" not in shell("health", "--no-providers").out
 
 
 def test_health_without_providers_asks_nobody(online: Shell, server: FaultServer) -> None:
@@ -854,6 +1040,17 @@ def test_the_default_that_is_kept_is_asked_first(online: Shell, server: FaultSer
     assert done.code == 0
     assert [call.provider for call in server.log] == ["claude"]
     assert re.search(r"^\* +claude", online("providers").out, re.M)
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"), [("grok", "GROK_API_KEY or XAI_API_KEY"), ("local", "LOCAL_BASE_URL")]
+)
+def test_a_default_without_its_key_is_first_once_it_has_one(
+    online: Shell, name: str, missing: str
+) -> None:
+    done = online("set-default", name)
+
+    assert done == Done(0, f"{name} is asked first once {missing} is set\n", "")
 
 
 def test_a_default_in_the_environment_wins_and_that_is_told(online: Shell) -> None:
@@ -898,4 +1095,4 @@ def test_an_open_circuit_says_when_to_come_back() -> None:
     what, advice = explained(CircuitOpen("claude", 12.0))
 
     assert "12.0 s" in what
-    assert "--failover" in advice
+    assert advice == "  → try again later"

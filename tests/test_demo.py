@@ -20,12 +20,12 @@ GOOD = Measured(
 BAD = replace(GOOD, answered=111, healed=0, upstream_calls=200)
 
 
-def demo(folder: Path, *words: str) -> "subprocess.Popen[str]":
+def demo(folder: Path, *words: str, seconds: int = 2) -> "subprocess.Popen[str]":
     """Start the fast profile as a script does: no terminal, no settings, keys in the way."""
     env = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
     env |= {"HOME": str(folder), "OPENAI_API_KEY": "sk-never-used-here", "ZEJZL_HOME": str(folder)}
     return subprocess.Popen(
-        [sys.executable, "-m", "zejzl", "demo", "--seconds", "2", *words],
+        [sys.executable, "-m", "zejzl", "demo", "--seconds", str(seconds), *words],
         cwd=folder,
         env=env,
         text=True,
@@ -59,12 +59,31 @@ def test_it_says_first_what_will_be_shown_and_last_what_to_do_next(piped: str) -
 
     assert lines[0].startswith("zejzl demo: 2 seconds")
     assert [line.partition(":")[0] for line in lines[-2:]] == ["next", "next"]
-    assert "zejzl chat" in lines[-1] and ".env" in lines[-2]
+    assert " chat` " in lines[-1] and ".env" in lines[-2]
 
 
 def test_piped_there_is_a_line_every_second_and_no_escape_code(piped: str) -> None:
     assert re.findall(r"^ +(\d+) s ", piped, re.M)[:1] == ["1"]
     assert "\x1b" not in piped
+
+
+def test_piped_no_line_is_wide(piped: str) -> None:
+    assert max(map(len, piped.splitlines())) <= 80
+
+
+def test_the_last_line_of_the_table_is_the_end(piped: str) -> None:
+    (last,) = re.findall(r"^ +end .*", piped, re.M)
+
+    asked, answered, _, failed = map(int, last.split()[1:5])
+    assert asked == answered + failed == 40
+    assert int(last.rpartition("|")[2]) == int(re.findall(r"(\d+) of 40$", piped, re.M)[0])
+
+
+def test_one_second_is_shown_too(tmp_path: Path) -> None:
+    out, _ = demo(tmp_path, seconds=1).communicate()
+
+    assert out.startswith("zejzl demo: 1 second, ")
+    assert re.search(r"^ +end +20 ", out, re.M)
 
 
 def test_the_sentence_says_what_the_table_says(piped: str) -> None:
@@ -100,7 +119,7 @@ def test_the_timetable_is_told(told: dict[str, Any]) -> None:
 def test_ctrl_c_ends_it_politely(tmp_path: Path) -> None:
     process = demo(tmp_path)
     assert process.stdout is not None
-    while not process.stdout.readline().startswith(" time"):
+    while not process.stdout.readline().startswith("  time"):
         pass
 
     process.send_signal(signal.SIGINT)

@@ -271,6 +271,29 @@ def test_an_extra_stays_installed_when_a_start_needs_none(project: Project) -> N
     assert [line.rpartition(" ")[2] for line in project.installs()] == [".", ".[dev]"]
 
 
+@pytest.mark.parametrize("name", ["nosuch", "de", "d*", "dev dev"])
+def test_an_extra_that_is_unknown_is_refused_with_the_known_ones(
+    project: Project, name: str
+) -> None:
+    project.python()
+
+    done = project.run("start.sh", "--setup", name)
+
+    assert done.returncode == 2
+    assert f"no extra named '{name}'; known: dev" in done.stderr
+    assert not project.installs()
+
+
+def test_an_extra_that_pip_once_passed_over_is_not_claimed(project: Project) -> None:
+    project.python()
+    project.run("start.sh")
+    stamp = project.folder / ".venv/zejzl-installed"
+    mark, _, root = stamp.read_text().splitlines()
+    stamp.write_text(f"{mark}\nnosuch\n{root}\n")
+
+    assert "zejzl: installed\n" in project.run("start.sh", "--check").stderr
+
+
 # ── launching ─────────────────────────────────────────────────────────────────────────────────
 
 

@@ -5,11 +5,12 @@ are in `commands`, which needs click; it is imported when one is run.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from io import StringIO
 
-from zejzl.cli.terminal import FAILED, INTERRUPTED, explained, safe
+from zejzl.cli.terminal import FAILED, INTERRUPTED, explained, safe, word
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more would only garble the goodbye
         return INTERRUPTED
     except OSError as problem:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
@@ -45,9 +47,9 @@ def _run(argv: list[str]) -> int:
         print(*explained(missing), sep="\n", file=sys.stderr)
         return FAILED
     try:
-        code = zejzl.main(argv, prog_name="zejzl", standalone_mode=False)
+        code = zejzl.main(argv, prog_name=word(), standalone_mode=False)
     except click.Abort:
-        return INTERRUPTED
+        raise KeyboardInterrupt from None
     except click.ClickException as wrong:
         said = StringIO()
         wrong.show(said)

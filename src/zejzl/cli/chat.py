@@ -13,8 +13,9 @@ from textwrap import indent
 from uuid import uuid4
 
 from ai_framework import AsyncMessageBus
+from zejzl.cli.advice import CHAT
 from zejzl.cli.reports import breaker_state
-from zejzl.cli.terminal import INTERRUPTED, WELL, Terminal, moment
+from zejzl.cli.terminal import WELL, Terminal, counted, moment
 from zejzl.engine.tokens import count_all
 from zejzl.errors import NoSuchProvider, StoreError
 from zejzl.messages import Message, Reply
@@ -60,6 +61,8 @@ async def ask(
     Raises what `bus.send` raises. An answer that came and could not be stored is shown before.
     """
     streams = streams and not terminal.as_json
+    pinned = asking.provider is not None and asking.failover is None
+    terminal.place = replace(terminal.place, pinned=pinned, shown=False)
     try:
         if streams:
             reply = await _streamed(terminal, bus, question, asking)
@@ -99,6 +102,7 @@ async def _streamed(
     finally:
         if written:
             terminal.write("\n")
+        terminal.place = replace(terminal.place, shown=bool(written))
     assert reply is not None  # the last piece carries it
     return reply
 
@@ -133,6 +137,7 @@ class Chat:
 
     def __init__(self, terminal: Terminal, bus: AsyncMessageBus, asking: Asking) -> None:
         self._terminal = terminal
+        terminal.place = CHAT
         self._bus = bus
         self._asking = asking
         self._typed = sys.stdin.isatty()
@@ -173,7 +178,7 @@ class Chat:
                 self._take(text)
             except KeyboardInterrupt:
                 if not self._typed or pressed:
-                    return INTERRUPTED
+                    raise
                 pressed = True
                 self._say("\n(Ctrl-C again or Ctrl-D leaves)")
             except BrokenPipeError:  # nobody reads: no further question is worth its price
@@ -204,16 +209,14 @@ class Chat:
                 raise ValueError(f"unknown command /{name.strip()}; /help lists them")
             command(rest.strip())
             return
-        reply = self._runner.run(
-            ask(
-                self._terminal,
-                self._bus,
-                text.strip(),
-                self._asking,
-                streams=self._typed or sys.stdout.isatty(),
-            )
-        )
-        self._replies.append(reply)
+        streams = self._typed or sys.stdout.isatty()
+        asked = ask(self._terminal, self._bus, text.strip(), self._asking, streams=streams)
+        try:
+            self._replies.append(self._runner.run(asked))
+        except KeyboardInterrupt:
+            if self._typed:
+                self._say("\n(stopped: the half answer is dropped, and not in the conversation)")
+            raise
 
     def _say(self, text: str) -> None:
         self._terminal.say(text)
@@ -269,12 +272,13 @@ class Chat:
         self._say(f"retry budget: {magic.energy_level:.0f} of {magic.max_energy:.0f} (energy)")
 
     def _tokens(self, _: str) -> None:
-        turns = [turn.content for message in self._past() for turn in message.turns()]
-        counts = self._runner.run(count_all(turns))
+        past = self._past()
+        texts = [turn.content for message in past for turn in message.turns()]
+        counts = self._runner.run(count_all(texts))
         total = sum(count.tokens for count in counts)
         about = "" if all(count.exact for count in counts) else "about "
         self._say(
-            f"{about}{total} tokens in {len(turns)} turns; "
+            f"{about}{counted(total, 'token')} in {counted(len(past), 'turn')}; "
             f"up to {self._bus.settings.context_tokens} are sent along"
         )
         if self._replies:

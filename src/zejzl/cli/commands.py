@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import zejzl as package
-from zejzl.cli.terminal import UNHEALTHY, WELL, Terminal, told
+from zejzl.cli.terminal import UNHEALTHY, WELL, Terminal, told, word
 from zejzl.events import to_json
 from zejzl.settings import VENDOR_KEYS, Settings
 
@@ -50,8 +50,9 @@ class Command(click.Command):
 def zejzl(ctx: click.Context) -> None:
     """Talk to language models through a message bus that heals itself.
 
-    It finds providers by their keys in the environment or in .env (see `zejzl providers`); with
-    none, an offline provider answers. `zejzl demo` shows the healing, without a key or a network.
+    It finds providers by their keys in the environment or in .env (the command providers lists
+    them); with none, an offline provider answers. The command demo shows the healing, without a
+    key or a network.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
@@ -86,11 +87,23 @@ def command(name: str) -> Callable[[Work], click.Command]:
     return make
 
 
+def _who_else(
+    ctx: click.Context, param: click.Parameter, failover: str | None
+) -> bool | tuple[str, ...] | None:
+    if failover is None or failover == EVERYBODY:
+        return None if failover is None else True
+    names = tuple(name.strip() for name in failover.split(",") if name.strip())
+    if not names:
+        raise click.UsageError(f"{FAILOVER}= names nobody: give names, or {FAILOVER} alone", ctx)
+    return names
+
+
 def asking(work: Work) -> Work:
     """Add the options that say how a question is asked."""
     for option in (
         click.option(
             FAILOVER,
+            callback=_who_else,
             metavar="[=NAMES]",
             help="Let every other provider answer if it fails; or only NAMES (a,b).",
         ),
@@ -105,12 +118,21 @@ def asking(work: Work) -> Work:
     return work
 
 
-def _who_else(failover: str | None) -> bool | tuple[str, ...] | None:
-    if failover is None:
-        return None
-    return failover == EVERYBODY or tuple(
-        name.strip() for name in failover.split(",") if name.strip()
-    )
+def _question(words: tuple[str, ...]) -> str:
+    """Return what is asked: the words; with `-` among them, or none, what is piped in as well.
+
+    Words alone leave the input be: it may belong to the script around, or never end.
+    """
+    dash = "-" in words
+    typed = " ".join(word for word in words if word != "-")
+    reads = sys.stdin is not None and (dash or (not words and not sys.stdin.isatty()))
+    piped = sys.stdin.read() if reads else ""
+    question = "\n\n".join(text for text in (typed, piped) if text.strip())
+    if not question:
+        raise click.UsageError(
+            f'What is the question? For example: {word()} ask "why is the sky blue"'
+        )
+    return question
 
 
 @command("ask")
@@ -125,25 +147,18 @@ def ask(
     provider: str | None,
     conversation: str | None,
     stream: bool | None,
-    failover: str | None,
     **how: Any,
 ) -> Coroutine[None, None, int]:
     """Ask one question and print the answer.
 
-    The question is WORDS, or what is piped in: `git diff | zejzl ask -`.
+    The question is WORDS, what is piped in, or both: WORDS, a blank line, and what is piped in.
     """
-    question = " ".join(words)
-    if question == "-" or (not words and not sys.stdin.isatty()):
-        question = sys.stdin.read()
-    elif not words:
-        raise click.UsageError('What is the question? For example: zejzl ask "why is the sky blue"')
     return _ask(
         terminal,
-        question,
+        _question(words),
         stream=sys.stdout.isatty() if stream is None else stream,
         provider=provider,
         conversation_id=conversation,
-        failover=_who_else(failover),
         **how,
     )
 
@@ -172,7 +187,6 @@ def chat(
     provider: str | None,
     text: str | None,
     conversation: str,
-    failover: str | None,
     **how: Any,
 ) -> int | Coroutine[None, None, int]:
     """Talk with PROVIDER, or with whoever can answer.
@@ -180,7 +194,7 @@ def chat(
     /help lists what else you can do. With TEXT, ask that and leave. Piped lines are asked one
     after another.
     """
-    how |= {"provider": provider, "conversation_id": conversation, "failover": _who_else(failover)}
+    how |= {"provider": provider, "conversation_id": conversation}
     if text is not None:
         return _ask(terminal, text, stream=sys.stdout.isatty(), **how)
     if terminal.as_json and sys.stdin.isatty():
@@ -209,6 +223,7 @@ async def set_default(terminal: Terminal, provider: str) -> int:
 
     It is kept in the database; ZEJZL_DEFAULT_PROVIDER wins over it.
     """
+    from zejzl.cli import providers as who
     from zejzl.cli import reports
 
     settings = Settings.from_env()
@@ -219,8 +234,17 @@ async def set_default(terminal: Terminal, provider: str) -> int:
         if name not in known:
             raise ValueError(f"no provider named {provider!r}; known: {', '.join(known)}")
         await store.keep_setting("default_provider", name)
+    missing = who.missing(settings, name)
     if terminal.as_json:
-        terminal.json({"default_provider": name, "overridden_by": settings.default_provider})
+        terminal.json(
+            {
+                "default_provider": name,
+                "overridden_by": settings.default_provider,
+                "missing": missing,
+            }
+        )
+    elif missing:
+        terminal.say(f"{name} is asked first once {' or '.join(missing)} is set")
     else:
         terminal.say(f"{name} is asked first from here on")
     if settings.default_provider not in (None, name):

@@ -12,11 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from ai_framework import AsyncMessageBus
 from zejzl.cli.reports import breaker_state
-from zejzl.cli.terminal import FAILED, WELL, Terminal, in_columns
+from zejzl.cli.terminal import FAILED, WELL, Terminal, counted, in_columns, word
 from zejzl.clock import Clock, SystemClock
 from zejzl.errors import ZejzlError
 from zejzl.magic import FairyMagic
@@ -223,27 +224,31 @@ def _quantile(values: Sequence[float], share: float) -> float | None:
 # Showing it ------------------------------------------------------------------------------------
 
 INTRODUCTION = """\
-zejzl demo: {seconds:g} seconds, {rate:g} requests a second, three providers on this machine.
+zejzl demo: {lasts}, {rate:g} requests a second, three providers on this machine.
   alpha  is fast, but its connections are reset from {cut[0]:g} s to {cut[1]:g} s
   beta   is fast, but limits its rate from {limited[0]:g} s to {limited[1]:g} s (429, Retry-After)
   gamma  is slow all along
 Every request goes through a bus that heals, and to alpha alone. All of it over real sockets."""
 NEXT = """\
-next: put a key into .env (OPENAI_API_KEY=…, ANTHROPIC_API_KEY=…; `zejzl providers` lists all)
-next: `zejzl chat` talks with a model through the same bus"""
+next: put a key into .env; `{zejzl} providers` lists all
+next: `{zejzl} chat` talks with a model through the same bus"""
+PROSE = 80  # columns, at most
 
 
 async def run(terminal: Terminal, *, seconds: float, seed: int) -> int:
     """Run the demo and show it; return the exit code: 1 if the bus answered less than 99 %."""
     clock = SystemClock()
     cut, limited = _windows(seconds)
-    terminal.say(INTRODUCTION.format(seconds=seconds, rate=RATE, cut=cut, limited=limited))
+    lasts = counted(seconds, "second")
+    _tell(terminal, INTRODUCTION.format(lasts=lasts, rate=RATE, cut=cut, limited=limited))
     terminal.say("")
     async with Demo(clock, seconds=seconds, seed=seed).prepared() as demo:
         live = terminal.out.is_interactive and not terminal.as_json
         watch = asyncio.create_task((_watch_live if live else _watch)(terminal, demo, clock))
         try:
             await demo.run()
+            if not live:
+                terminal.say(_row(demo, "end"))
         finally:
             watch.cancel()
             await asyncio.wait([watch])
@@ -266,44 +271,56 @@ async def run(terminal: Terminal, *, seconds: float, seed: int) -> int:
     else:
         terminal.say("")
         terminal.table(*_compared(healing, alone), right=["with healing", "without"])
-        terminal.say(f"\n{verdict(healing, alone)}\n\n{NEXT}")
+        _tell(terminal, f"\n{verdict(healing, alone)}\n\n{NEXT.format(zejzl=word())}")
     return WELL if healing.share >= PROMISED and not healing.wrong else FAILED
 
 
 async def _watch(terminal: Terminal, demo: Demo, clock: Clock) -> None:
     """Say every second how things are."""
-    terminal.say(
-        " time  asked  answered  healed  failed  "
-        + "".join(f"{name:<11}" for name in NAMES)
-        + "energy | alone: answered  failed"
-    )
+    terminal.say("  time asked    ok healed failed  alpha     beta      gamma    energy | alone ok")
     second = 0
     while True:
         second += 1
         await clock.sleep(second - demo.elapsed)
-        half, alone = demo.healing, demo.alone
-        breakers = "".join(f"{state:<11}" for state in demo.breakers().values())
-        terminal.say(
-            f"{second:>3} s {half.asked:>6} {len(half.latencies):>9} {half.healed:>7} "
-            f"{half.failed:>7}  {breakers}{demo.magic.energy_level:>6.0f} "
-            f"| {len(alone.latencies):>15} {alone.failed:>7}"
-        )
+        terminal.say(_row(demo, f"{second} s"))
+
+
+def _row(demo: Demo, when: str) -> str:
+    half = demo.healing
+    alpha, beta, gamma = demo.breakers().values()
+    return (
+        f"{when:>6}{half.asked:>6}{len(half.latencies):>6}"
+        f"{half.healed:>7}{half.failed:>7}  "
+        f"{alpha:<10}{beta:<10}{gamma:<9}{demo.magic.energy_level:>6.0f} "
+        f"| {len(demo.alone.latencies):>8}"
+    )
+
+
+def _tell(terminal: Terminal, text: str) -> None:
+    """Say prose, in lines that are easily read."""
+    room = min(terminal.aside.width, PROSE)
+    for paragraph in text.split("\n"):
+        lead = len(paragraph) - len(paragraph.lstrip())
+        below = " " * (9 if lead else 0)  # what is told of a provider, below one another
+        lines = wrap(paragraph, room, subsequent_indent=below, break_on_hyphens=False)
+        terminal.say("\n".join(lines))
 
 
 async def _watch_live(terminal: Terminal, demo: Demo, clock: Clock) -> None:
     """Keep a table of how things are in its place on the terminal."""
     from rich.live import Live
 
-    with Live(_board(demo), console=terminal.out, auto_refresh=False) as live:
+    room = terminal.out.width
+    with Live(_board(demo, room), console=terminal.out, auto_refresh=False) as live:
         try:
             while True:
                 await clock.sleep(0.1)
-                live.update(_board(demo), refresh=True)
+                live.update(_board(demo, room), refresh=True)
         finally:
-            live.update(_board(demo), refresh=True)
+            live.update(_board(demo, room), refresh=True)
 
 
-def _board(demo: Demo) -> "Group":
+def _board(demo: Demo, room: int) -> "Group":
     from rich.console import Group
 
     half, alone = demo.healing, demo.alone
@@ -315,6 +332,7 @@ def _board(demo: Demo) -> "Group":
             for name, weather in demo.weather().items()
         ],
         right=["calls"],
+        room=room,
     )
     heads = ["asked", "answered", "failed", "healed", "energy"]
     halves = in_columns(
@@ -331,6 +349,7 @@ def _board(demo: Demo) -> "Group":
             ("without", alone.asked, len(alone.latencies), alone.failed, "", ""),
         ],
         right=heads,
+        room=room,
     )
     return Group(providers, "", halves)
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ai_framework import AsyncMessageBus
-from zejzl.cli.reports import breaker_state, buses, kept
-from zejzl.cli.terminal import Terminal
+from ai_framework import OFFLINE, AsyncMessageBus
+from zejzl.cli.reports import breaker_state, buses, kept, opened
+from zejzl.cli.terminal import Terminal, word
 from zejzl.errors import EmptyAnswer, StoreError, ZejzlError
-from zejzl.providers.vendors import VENDORS
+from zejzl.providers.vendors import VENDORS, configured
 from zejzl.settings import VENDOR_KEYS, Secret, Settings, VendorSettings
 from zejzl.stores import InMemoryStore
 
@@ -94,7 +94,7 @@ def show_providers(terminal: Terminal, found: Sequence[ProviderReport]) -> None:
             one.name,
             one.model,
             one.breaker or ("–" if one.registered else "no key"),
-            one.key or ("none" if one.registered else f"set {' or '.join(_needs(one))}"),
+            one.key or ("none" if one.registered else f"set {' or '.join(_needs(one.name))}"),
             one.base_url,
         )
         for one in found
@@ -103,8 +103,13 @@ def show_providers(terminal: Terminal, found: Sequence[ProviderReport]) -> None:
     terminal.say("* is asked first. Keys go into .env or the environment.", "dim")
 
 
-def _needs(one: ProviderReport) -> tuple[str, ...]:
-    return ("LOCAL_BASE_URL",) if one.name == "local" else one.key_names
+def _needs(name: str) -> tuple[str, ...]:
+    return ("LOCAL_BASE_URL",) if name == "local" else VENDOR_KEYS.get(name, ())
+
+
+def missing(settings: Settings, name: str) -> tuple[str, ...]:
+    """Return the settings of which one must be set before a vendor can be asked."""
+    return () if name in configured(settings) else _needs(name)
 
 
 # Health --------------------------------------------------------------------------------------
@@ -126,15 +131,24 @@ class Checked:
 
 
 async def health(settings: Settings, *, asks: bool) -> list[Checked]:
-    """Check the database and, if `asks`, let every registered provider answer one tiny request."""
+    """Check the database and, if `asks`, let every registered provider answer one tiny request.
+
+    The database learns nothing of these requests.
+    """
+    found = [await _database(settings)]
+    if asks:
+        async with AsyncMessageBus(settings, store=InMemoryStore()) as bus:
+            found += await asyncio.gather(*(_probe(bus, name) for name in bus.providers))
+    return found
+
+
+async def _database(settings: Settings) -> Checked:
     try:
-        async with AsyncMessageBus(settings) as bus:
-            problems = await bus.store.check()
-            store = Checked(name="database", healthy=not problems, problem="; ".join(problems))
-            asked = bus.providers if asks else ()
-            return [store, *await asyncio.gather(*(_probe(bus, name) for name in asked))]
+        async with opened(settings) as store:
+            problems = await store.check()
     except StoreError as problem:
-        return [Checked(name="database", healthy=False, problem=str(problem))]
+        problems = [str(problem)]
+    return Checked(name="database", healthy=not problems, problem="; ".join(problems))
 
 
 async def _probe(bus: AsyncMessageBus, name: str) -> Checked:
@@ -169,3 +183,8 @@ def show_health(terminal: Terminal, found: Sequence[Checked]) -> None:
         ],
         right=["seconds"],
     )
+    if any(one.name == OFFLINE for one in found):
+        terminal.say(
+            "No provider's key is set: only the offline stand-in answers, which is no model. "
+            f"`{word()} providers` lists the keys."
+        )

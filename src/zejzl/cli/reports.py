@@ -13,13 +13,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from zejzl.cli.terminal import Terminal, age, facts, in_brief, moment
+from zejzl.cli.terminal import Terminal, age, facts, in_brief, moment, word
 from zejzl.clock import Clock, SystemClock
 from zejzl.events import RecoveryRecorded
 from zejzl.messages import Message
 from zejzl.settings import Settings
 from zejzl.stores import SqliteStore
 
+PROVIDER = "ai_provider:"  # begins the name of a provider's circuit breaker
+UNDER_WAY = "under way"
 RECENT = 1_000  # newest messages and recoveries that the counts are about
 
 
@@ -133,13 +135,15 @@ def breaker_state(status: Mapping[str, object]) -> str:
 def _ending(message: Message) -> str:
     if message.response is not None:
         return "answered"
-    return "failed" if message.error is not None else "under way"
+    return "failed" if message.error is not None else UNDER_WAY
 
 
 def show_status(terminal: Terminal, found: StatusReport) -> None:
     """Print the state of things."""
     if not found.buses:
-        terminal.say("no bus has run yet: `zejzl ask hello` starts one, `zejzl demo` shows one")
+        terminal.say(
+            f"no bus has run yet: `{word()} ask hello` starts one, `{word()} demo` shows one"
+        )
     for bus in found.buses:
         _show_bus(terminal, bus)
     said: dict[str, object] = {"database": f"{found.path} ({found.bytes / 1024:,.0f} KiB)"}
@@ -148,9 +152,11 @@ def show_status(terminal: Terminal, found: StatusReport) -> None:
         said[f"newest {sum(found.messages.values()):,} messages"] = ends
     if found.recoveries["all"]:
         said[f"newest {found.recoveries['all']:,} remedies"] = (
-            f"{found.recoveries['helped']} helped; `zejzl heal` lists them"
+            f"{found.recoveries['helped']} helped; `{word()} heal` lists them"
         )
     terminal.say("\n".join(facts(said)))
+    if not found.running and found.messages.get(UNDER_WAY):
+        terminal.say(f"`{word()} recover` settles what a dead process left under way")
     for message in found.failures:
         terminal.say(
             f"failed at {moment(message.timestamp)}: {in_brief(message.content)}"
@@ -186,11 +192,13 @@ def _show_bus(terminal: Terminal, bus: BusReport) -> None:
         if ":" in name or of.get("failure_count") or of.get("state") != "closed"
     }
     if busy:
+        if not bus.running:
+            terminal.say("its circuit breakers, as that bus last had them (it has ended):")
         terminal.table(
             ["circuit breaker", "state", "failures in a row", "good calls", "last failure"],
             [
                 (
-                    name,
+                    name.removeprefix(PROVIDER),
                     breaker_state(of),
                     of.get("failure_count"),
                     of.get("success_count"),
@@ -230,7 +238,7 @@ def show_recoveries(terminal: Terminal, found: Sequence[RecoveryRecorded], *, li
         [
             (
                 moment(one.timestamp),
-                one.target,
+                one.target.removeprefix(PROVIDER),
                 one.failure_class,
                 one.remedy,
                 "yes" if one.success else "no",

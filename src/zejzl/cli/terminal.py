@@ -7,6 +7,7 @@ Answers and reports go to stdout, everything about them to stderr.
 
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,18 +15,22 @@ from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING
+from shutil import which
+from typing import TYPE_CHECKING, Literal
 
 from zejzl import errors
+from zejzl.cli.advice import SHELL, Place, advice
 from zejzl.messages import Attempt
-from zejzl.settings import VENDOR_KEYS
 
 if TYPE_CHECKING:  # rich is heavy: loaded when something is printed
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 WELL, FAILED, USAGE, UNHEALTHY, INTERRUPTED = 0, 1, 2, 3, 130
 PIPED_WIDTH = 10_000  # columns of what is no terminal: nothing is wrapped or cut there
+GAP = 2  # columns between those of a table
+FOLDED = 19  # a table may fold words that are longer, such as addresses
 
 _EXPECTED = (errors.ZejzlError, ValueError, TypeError, ImportError, OSError)  # they say it all
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -36,25 +41,10 @@ _STYLES = {
     **dict.fromkeys(["no key", "–"], "dim"),
 }
 
-# What to do about a failure; the first class that fits. {key} is the vendor's setting.
-_ADVICE: tuple[tuple[type[BaseException], str], ...] = (
-    (errors.SettingsError, "correct it in the environment, .env or zejzl.toml"),
-    (errors.NoSuchProvider, "see `zejzl providers` for who can be asked and which keys to set"),
-    (errors.CircuitOpen, "try again later, or let others answer too: --failover"),
-    (errors.ConversationBusy, "wait for the earlier answer, or use another --conversation"),
-    (errors.RateLimited, "try again later, or let others answer too: --failover"),
-    (errors.ProviderOverloaded, "try again later, or let others answer too: --failover"),
-    (errors.ConnectFailed, "check the network and the address that `zejzl providers` shows"),
-    (errors.AttemptTimeout, "allow more time (--deadline, ZEJZL_ATTEMPT_TIMEOUT), or --failover"),
-    (errors.Incomplete, "what had arrived is shown above; ask again for the whole answer"),
-    (errors.Transient, "try again, or let others answer too: --failover"),
-    (errors.AuthFailed, "check {key} in the environment or .env"),
-    (errors.QuotaExhausted, "add credit to the account behind {key}, or ask another provider"),
-    (errors.ContextOverflow, "ask something shorter, or begin another --conversation"),
-    (errors.ContentFiltered, "put it in other words, or ask another provider"),
-    (ImportError, "run ./start.sh, or pip install zejzl"),
-    (errors.BadRequest, "check the model's name: --model, `zejzl providers`"),
-)
+
+def word() -> str:
+    """Return what calls the command line here: `zejzl` where that is on PATH."""
+    return "zejzl" if which("zejzl") else "./start.sh"
 
 
 def safe(text: str) -> str:
@@ -94,7 +84,7 @@ def exit_code(problem: BaseException) -> int:
     return USAGE if isinstance(problem, usage) else FAILED
 
 
-def explained(problem: BaseException, *, verbose: bool = False) -> list[str]:
+def explained(problem: BaseException, *, verbose: bool = False, place: Place = SHELL) -> list[str]:
     """Return what happened, why, and what to do, in a few lines."""
     text = str(problem) or type(problem).__name__
     if not isinstance(problem, _EXPECTED):
@@ -103,14 +93,14 @@ def explained(problem: BaseException, *, verbose: bool = False) -> list[str]:
     lines += [f"  {line(note)}" for note in getattr(problem, "__notes__", ())]
     if verbose:
         lines += [f"  {said}" for said in map(_attempt, enumerate(_attempts(problem), 1))]
-    if advice := next((advice for kind, advice in _ADVICE if isinstance(problem, kind)), None):
-        lines.append(f"  → {advice.format(key=_key(problem))}")
-    return lines
+    return lines + [f"  → {said}" for said in advice(problem, place, word())]
 
 
 def told(problem: BaseException) -> dict[str, object]:
     """Return a failure for programs."""
     facts = {name: value for name, value in vars(problem).items() if not name.startswith("_")}
+    if isinstance(problem, errors.Incomplete):
+        facts["prefix"] = problem.prefix
     return {
         "type": type(problem).__name__,
         "message": str(problem),
@@ -134,12 +124,6 @@ def _attempt(numbered: tuple[int, Attempt]) -> str:
     )
 
 
-def _key(problem: BaseException) -> str:
-    """Return the settings that hold the key of the provider that failed."""
-    keys = VENDOR_KEYS.get(getattr(problem, "provider", ""), ("its key",))
-    return line(" or ".join(keys))
-
-
 def _plain(value: object) -> object:
     """Return JSON's own types for a value of ours."""
     if is_dataclass(value) and not isinstance(value, type):
@@ -158,27 +142,23 @@ class Terminal:
     Attributes:
         as_json: Whether stdout belongs to one JSON value.
         verbose: Whether failures are told with all that was tried.
+        place: Where they are told: what can be typed there.
     """
 
     def __init__(self, *, as_json: bool = False, verbose: bool = False) -> None:
         self.as_json = as_json
         self.verbose = verbose
+        self.place = SHELL
 
     @cached_property
     def out(self) -> "Console":
         """The console of stdout."""
-        from rich.console import Console
-
-        return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+        return _console(sys.stdout.isatty())
 
     @cached_property
     def err(self) -> "Console":
         """The console of stderr."""
-        from rich.console import Console
-
-        return Console(
-            stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPED_WIDTH
-        )
+        return _console(sys.stderr.isatty(), stderr=True)
 
     @property
     def aside(self) -> "Console":
@@ -204,7 +184,7 @@ class Terminal:
 
     def fail(self, problem: BaseException) -> int:
         """Tell a failure; return the exit code for it."""
-        for said in explained(problem, verbose=self.verbose):
+        for said in explained(problem, verbose=self.verbose, place=self.place):
             print(said, file=sys.stderr)
         if not isinstance(problem, _EXPECTED):
             logging.getLogger(__name__).debug("where it happened:", exc_info=problem)
@@ -230,7 +210,7 @@ class Terminal:
         """
         console = self.aside
         with console.capture() as rendered:
-            console.print(in_columns(columns, rows, right=right))
+            console.print(in_columns(columns, rows, right=right, room=console.width))
         # Without the blanks that fill the last column.
         console.file.writelines(f"{row.rstrip()}\n" for row in rendered.get().splitlines())
         console.file.flush()
@@ -251,20 +231,68 @@ class Terminal:
             log.setLevel(before)
 
 
+def _console(on_terminal: bool, *, stderr: bool = False) -> "Console":
+    from rich.console import Console
+
+    return Console(
+        stderr=stderr,
+        highlight=False,
+        color_system=None if os.environ.get("NO_COLOR") else "auto",  # nothing bold either
+        width=None if on_terminal else PIPED_WIDTH,
+    )
+
+
 def in_columns(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()
-) -> "Table":
-    """Return a table for rich to print; see `Terminal.table`."""
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    room: int,
+) -> "Table | Text":
+    """Return a table for rich to print; see `Terminal.table`.
+
+    Nothing is left out. Where `room`, the terminal's columns, is short, the widest columns are
+    folded; where not even their words have room, each row becomes a few lines.
+    """
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        made.add_column(Text(column), justify="right" if column in right else "left")
-    for row in rows:
-        words = [line(str(cell)) for cell in row]
-        made.add_row(*(Text(word, _STYLES.get(word, "")) for word in words))
+    cells = [[line(str(cell)) for cell in row] for row in rows]
+    wide = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
+    least = [
+        max(min(cell_len(word), FOLDED) for text in column for word in text.split() or [""])
+        for column in zip(columns, *cells, strict=True)
+    ]
+    room -= GAP * (len(columns) - 1)
+    if sum(least) > room:
+        return Text("\n\n".join(_in_lines(columns, row) for row in cells))
+    made = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
+    for name, width in zip(columns, _narrowed(wide, least, room), strict=True):
+        side: Literal["left", "right"] = "right" if name in right else "left"
+        made.add_column(Text(name), justify=side, width=width, overflow="fold")
+    for row in cells:
+        made.add_row(*(Text(text, _STYLES.get(text, "")) for text in row))
     return made
+
+
+def _narrowed(wide: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """Return widths that have room together: the widest gives way first, none below its least."""
+    widths = list(wide)
+    while sum(widths) > room:
+        widest = max(range(len(widths)), key=lambda at: (widths[at] > least[at], widths[at]))
+        widths[widest] -= 1
+    return widths
+
+
+def _in_lines(columns: Sequence[str], row: Sequence[str]) -> str:
+    named = zip(columns, row, strict=True)
+    return "\n".join(f"{name}: {text}" if name else text for name, text in named if text)
+
+
+def counted(number: float, noun: str) -> str:
+    """Return a number of things."""
+    return f"{number:g} {noun}{'' if number == 1 else 's'}"
 
 
 def facts(pairs: Mapping[str, object]) -> list[str]:
