@@ -19,8 +19,8 @@ if __name__ == "__main__":  # before the classes below: they would exist twice
 
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, replace
+from contextlib import aclosing, suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
@@ -33,13 +33,15 @@ from zejzl.engine.healing import Recovered, Target
 from zejzl.engine.history import fitting
 from zejzl.engine.journal import Conversations, Journal, unheard
 from zejzl.engine.lifecycle import Lifecycle
+from zejzl.engine.recovery import RecoveredRequest, Recovery
 from zejzl.engine.registry import Registry
 from zejzl.engine.stream import stream
 from zejzl.engine.upkeep import Upkeep
-from zejzl.events import BreakerChanged, Event, RecoveryRecorded, RequestRecovered, utc
+from zejzl.errors import StoreError
+from zejzl.events import BreakerChanged, Event, RecoveryRecorded, utc
 from zejzl.magic import FairyMagic
 from zejzl.messages import Delta, Message, Reply, Request, Turn
-from zejzl.ports import AIProvider, InFlight, Provider, SimpleProvider, Store
+from zejzl.ports import AIProvider, Provider, SimpleProvider, Store
 from zejzl.settings import Settings
 
 __all__ = ["AIProvider", "AsyncMessageBus", "Message", "RecoveredRequest"]
@@ -47,19 +49,6 @@ __all__ = ["AIProvider", "AsyncMessageBus", "Message", "RecoveredRequest"]
 log = logging.getLogger("zejzl.bus")
 
 OFFLINE = "offline"
-
-
-@dataclass(frozen=True, slots=True)
-class RecoveredRequest:
-    """A request of a bus that died, found in flight by `recover`, and settled as such.
-
-    Attributes:
-        message: The request; `error` says that it was interrupted.
-        maybe_duplicate: Whether a provider may have been called: asking again may pay twice.
-    """
-
-    message: Message
-    maybe_duplicate: bool
 
 
 class AsyncMessageBus:
@@ -88,12 +77,18 @@ class AsyncMessageBus:
         clock: Clock | None = None,
         magic: FairyMagic | None = None,
     ) -> None:
+        if not isinstance(settings, Settings | None):
+            raise TypeError(f"settings must be Settings, not {type(settings).__name__}")
         self.settings = settings if settings is not None else _settings_from_env()
         self._clock = clock or SystemClock()
         self.magic = magic or FairyMagic(clock=self._clock)
         self.store = store if store is not None else self._default_store()
         self._registry = Registry(
-            self.magic, self.settings.failover, self.settings.default_provider
+            self.magic,
+            self.settings.failover,
+            self.settings.default_provider,
+            self._clock,
+            self.settings.deadline,
         )
         self._lifecycle = Lifecycle(self._clock)
         self._conversations = Conversations(self._clock)
@@ -105,6 +100,7 @@ class AsyncMessageBus:
             self.store, self._clock, uuid4().hex, self._look, self.settings.retention_days
         )
         self._requests = 0
+        self._recovery = Recovery(self.store, self._clock)
         self._usual_limits = Limits(
             deadline=self.settings.deadline,
             attempt=self.settings.attempt_timeout,
@@ -130,36 +126,49 @@ class AsyncMessageBus:
             StoreError: If the database cannot be used.
             SettingsError: If a vendor's address or key cannot be.
         """
-        if self._lifecycle.running:
-            return
         try:
             from zejzl.providers.vendors import build, configured
         except ImportError as missing:
             raise _install_hint(missing) from missing
 
-        await self.store.open()
-        self._lifecycle.running = True
-        try:
-            if self._registry.default is None:
-                self._registry.default = await self.store.setting("default_provider")
-            for name in configured(self.settings):
-                await self.register_provider(name, build(name, self.settings, self._clock))
-            await self._offer_offline()
-        except BaseException:
-            await self.stop()
-            raise
-        self._upkeep.start()
+        async with self._lifecycle.changing:
+            if self._lifecycle.running:
+                return
+            await self._stop()  # what a cancelled stop has left
+            self._lifecycle.started = True
+            try:
+                await self.store.open()
+                self._lifecycle.running = True
+                kept = await self.store.setting("default_provider")
+                self._registry.kept_default = (kept or "").strip().lower()
+                for name in configured(self.settings):
+                    await self.register_provider(name, build(name, self.settings, self._clock))
+                await self._offer_offline()
+            except BaseException:
+                await self._stop()
+                raise
+            self._upkeep.start()
 
     async def stop(self) -> None:
-        """Take no more requests, let those under way end, write what is queued, close."""
-        if not self._lifecycle.running:
+        """Take no more requests, let those under way end, write what is queued, close.
+
+        One that is cancelled can be done again.
+        """
+        async with self._lifecycle.changing:
+            await self._stop()
+
+    async def _stop(self) -> None:
+        if not self._lifecycle.started:
             return
         if not await self._lifecycle.drain(self.settings.deadline):
             log.warning("stopped with %d requests under way", self._lifecycle.requests)
         await self._channels.close()
-        await self._upkeep.stop()
-        await self._registry.clear()
-        await self.store.close()
+        try:
+            await self._upkeep.stop()
+            await self._lifecycle.let_go(self._registry.clear())
+        finally:
+            await self.store.close()
+        self._lifecycle.started = False
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -180,25 +189,7 @@ class AsyncMessageBus:
         database keeps its own.
         """
         self._lifecycle.check()
-        return [await self._settle_orphan(orphan) for orphan in await self.store.orphans()]
-
-    async def _settle_orphan(self, orphan: InFlight) -> RecoveredRequest:
-        message = replace(
-            orphan.message, error="interrupted: the process ended before there was an answer"
-        )
-        maybe_duplicate = orphan.attempts > 0
-        event = RequestRecovered(
-            request_id=message.id,
-            conversation_id=message.conversation_id,
-            maybe_duplicate=maybe_duplicate,
-            timestamp=utc(self._clock.wall()),
-        )
-        attempts = [
-            replace(attempt, outcome=attempt.outcome or "interrupted")
-            for attempt in await self.store.attempts(message.id)
-        ]
-        await self.store.settle(message, attempts, [event])
-        return RecoveredRequest(message, maybe_duplicate)
+        return await self._recovery.run()
 
     # Providers -------------------------------------------------------------------------------
 
@@ -206,6 +197,9 @@ class AsyncMessageBus:
         self, name: str, provider: Provider | SimpleProvider | AIProvider
     ) -> None:
         """Add a provider, or put another in its name's place; `offline` leaves when one comes.
+
+        New calls go to the new one at once. The old one is cleaned up when its calls have ended,
+        at the latest after the setting `deadline`.
 
         Raises:
             ValueError: If the name cannot be one.
@@ -219,12 +213,15 @@ class AsyncMessageBus:
     async def unregister_provider(self, name: str) -> None:
         """Remove a provider and release what it holds; `offline` comes when the last one goes.
 
+        Waits for its calls to end, at most for the setting `deadline`.
+
         Raises:
             NoSuchProvider: If there is none of that name.
         """
         self._lifecycle.check()
-        await self._registry.remove(name)
+        seat = self._registry.take(name)
         await self._offer_offline()
+        await self._registry.let_go(seat)
 
     async def _offer_offline(self) -> None:
         if not self._registry:
@@ -413,15 +410,23 @@ class AsyncMessageBus:
     # Behind the scenes -----------------------------------------------------------------------
 
     def _on_event(self, event: Event) -> None:
-        """Write an event down, and wake those who wait for a provider that is well again."""
-        if isinstance(event, BreakerChanged) and event.after == "closed":
-            self._engine.recovered.announce()
-        if not self._lifecycle.running:
+        """Write an event down, and wake those who wait for a provider that is another now."""
+        match event:
+            case BreakerChanged(name=name, before=before, after=after, reason=reason):
+                log.info("circuit breaker of %s: %s, was %s", name, after, before)
+                log.debug("circuit breaker of %s: %s", name, reason)
+                if after != "half_open":
+                    self._engine.recovered.announce()
+            case RecoveryRecorded(target=target, remedy=remedy, outcome=outcome):
+                log.info("%s: %s; %s: %s", target, event.failure_class, remedy, outcome)
+                log.debug("%s: %s", target, event.issue)
+        if not self._lifecycle.started:
             return
         self._upkeep.changed()
         if isinstance(event, RecoveryRecorded) and event.request_id is not None:
             return  # written together with its request
-        unheard(self.store.record([event]))
+        with suppress(StoreError):  # not open yet, or closed already: nothing is to be written
+            unheard(self.store.record([event]))
 
     async def _look(self) -> dict[str, object]:
         """Return the state that other processes see."""
@@ -435,6 +440,14 @@ class AsyncMessageBus:
 
 
 def _full(provider: Provider | SimpleProvider | AIProvider) -> Provider:
+    if isinstance(provider, type):
+        raise TypeError(f"{provider.__name__} is a class: register one made of it")
+    mute = getattr(type(provider), "generate_response", None) is AIProvider.generate_response
+    if mute and not isinstance(provider, Provider):
+        raise TypeError(
+            f"{type(provider).__name__} does not define "
+            "async def generate_response(self, message, history) -> str"
+        )
     if isinstance(provider, Provider):
         return provider
     if isinstance(provider, SimpleProvider):
@@ -456,5 +469,6 @@ def _settings_from_env() -> Settings:
 
 def _install_hint(missing: ImportError) -> ImportError:
     return ImportError(
-        f"{missing.name} is not installed; run ./start.sh, or pip install zejzl", name=missing.name
+        f"{missing.name} is missing: zejzl's dependencies are not installed; run ./start.sh",
+        name=missing.name,
     )

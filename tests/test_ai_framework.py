@@ -234,6 +234,22 @@ async def test_what_is_no_provider_is_refused() -> None:
             await bus.register_provider("x", object())  # type: ignore[arg-type]
 
 
+async def test_a_class_or_a_provider_that_cannot_answer_is_refused() -> None:
+    class Mute(AIProvider):
+        name = "mute"
+
+    async with make_bus(FakeClock()) as bus:
+        with pytest.raises(TypeError, match="is a class"):
+            await bus.register_provider("x", Mute)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="does not define"):
+            await bus.register_provider("x", Mute())
+
+
+def test_settings_are_settings() -> None:
+    with pytest.raises(TypeError, match="settings must be Settings, not dict"):
+        AsyncMessageBus({"deadline": 4})  # type: ignore[arg-type]
+
+
 async def test_the_seeds_own_providers_are_initialised_asked_and_cleaned_up() -> None:
     class Mine(AIProvider):
         name = "mine"

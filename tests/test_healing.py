@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from zejzl.errors import (
     ContextOverflow,
     EmptyAnswer,
     Malformed,
+    NoSuchProvider,
     ProviderError,
     ProviderOverloaded,
     QuotaExhausted,
@@ -148,7 +150,8 @@ async def test_a_retry_after_beyond_patience_is_not_waited_for() -> None:
             await finished(clock, bus.send("hello"), within=1.0)
 
         assert caught.value.retry_after == 120.0
-        assert any("not retried" in note for note in caught.value.__notes__)
+        assert any("no further call" in note for note in caught.value.__notes__)
+        assert any("patience" in note for note in caught.value.__notes__)
 
 
 async def test_patience_waits_out_a_retry_after_on_the_preferred_provider() -> None:
@@ -458,3 +461,43 @@ async def test_a_timeout_that_a_provider_raises_itself_is_told_in_its_own_words(
 
         with pytest.raises(TimeoutError, match="my own limit"):
             await finished(clock, bus.send("hello"))
+
+
+async def test_an_error_tells_of_the_others_that_failed_and_why_nothing_more_was_done() -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        await register(bus, clock, a=ProviderOverloaded("full"), b=AuthFailed("wrong key"))
+
+        with pytest.raises(ProviderOverloaded) as caught:
+            await finished(clock, bus.send("hello"))
+
+        notes = caught.value.__notes__
+        assert any(note.startswith("failed too: b: wrong key") for note in notes)
+        assert any(note.startswith("no further call: a") for note in notes)
+
+
+async def test_a_setting_that_names_an_unknown_provider_is_told_with_the_error() -> None:
+    for settings in ({"failover": ("claude",)}, {"default_provider": "claude"}):
+        clock = FakeClock()
+        async with make_bus(clock, **settings) as bus:
+            await register(bus, clock, a="from a")
+
+            with pytest.raises(NoSuchProvider, match="claude") as caught:
+                await finished(clock, bus.send("hello"))
+
+            assert "failover or default_provider" in caught.value.__notes__[0]
+
+
+async def test_what_is_healed_is_logged_without_its_words(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = FakeClock()
+    with caplog.at_level(logging.INFO, logger="zejzl"):
+        async with make_bus(clock) as bus:
+            await register(bus, clock, a=ServerError("a secret in it"), b="from b")
+            for _ in range(3):
+                await finished(clock, bus.send("hello"))
+
+    assert "ai_provider:a: server_error; failover: ok" in caplog.text
+    assert "circuit breaker of ai_provider:a: open, was closed" in caplog.text
+    assert "a secret in it" not in caplog.text

@@ -79,10 +79,7 @@ class AIProvider:
 
     async def generate_response(self, message: str, history: list[dict[str, str]]) -> str:
         """Return the answer to `message`."""
-        raise TypeError(
-            f"{type(self).__name__} does not define "
-            "async def generate_response(self, message, history) -> str"
-        )
+        raise NotImplementedError  # never asked: one that does not override it is not registered
 
     async def cleanup(self) -> None:
         """Release what `initialize` took; called once, when the bus lets go of the provider."""

@@ -1,10 +1,10 @@
-"""The edge: what a caller passes is checked here, before anything is sent or stored."""
+"""The edge: what a caller passes and a provider returns is checked before it goes any further."""
 
 import math
 from collections.abc import Callable
 
-from zejzl.errors import SettingsError
-from zejzl.messages import Request
+from zejzl.errors import EmptyAnswer, Malformed, SettingsError
+from zejzl.messages import Delta, Reply, Request
 from zejzl.settings import check_count, check_seconds
 
 
@@ -64,6 +64,41 @@ def checked_times(deadline: float | None, patience: float | None) -> None:
     """Raise ValueError unless both are None or seconds; patience may be 0."""
     _as_setting(check_seconds, "deadline", deadline)
     _as_setting(check_seconds, "patience", patience, zero=True)
+
+
+def checked_reply(reply: object) -> Reply:
+    """Return what a provider answered, if it is an answer: a user's own may return anything.
+
+    Raises:
+        Malformed: If it is no Reply, or its text cannot be stored.
+        EmptyAnswer: If it holds no text.
+    """
+    if not isinstance(reply, Reply):
+        raise Malformed(f"the answer must be a Reply, not {type(reply).__name__}")
+    if not _checked_words(reply.text).strip():
+        raise EmptyAnswer("the answer holds no text")
+    return reply
+
+
+def checked_delta(delta: object) -> Delta:
+    """Return a piece of a provider's answer, if it is one.
+
+    Raises:
+        Malformed: If it is no Delta, or its text cannot be stored.
+    """
+    if not isinstance(delta, Delta):
+        raise Malformed(f"a piece of the answer must be a Delta, not {type(delta).__name__}")
+    _checked_words(delta.text)
+    return delta
+
+
+def _checked_words(text: str) -> str:
+    if isinstance(text, str) and text.isascii():  # most are, and pieces come by the thousand
+        return text
+    try:
+        return checked_text("the answer's text", text, empty=True)
+    except (TypeError, ValueError) as wrong:
+        raise Malformed(str(wrong)) from None
 
 
 def _as_setting(check: Callable[..., None], name: str, value: object, **how: bool) -> None:

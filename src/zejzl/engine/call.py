@@ -11,10 +11,12 @@ there before the caller hears of it. A cancelled caller leaves nothing behind: t
 back, the socket closed, the journal settled without being waited for.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from zejzl.clock import Clock
+from zejzl.engine.arguments import checked_reply
 from zejzl.engine.healing import Healer, Pick, Recovered, Target
 from zejzl.engine.history import without_older_half
 from zejzl.engine.journal import Journal
@@ -24,18 +26,21 @@ from zejzl.errors import (
     CircuitOpen,
     FailureClass,
     ProviderError,
+    Rejected,
     StoreError,
     Transient,
     ZejzlError,
     shorten,
 )
 from zejzl.events import RecoveryRecorded
-from zejzl.magic import FairyMagic
+from zejzl.magic import CircuitBreaker, FairyMagic
 from zejzl.messages import Attempt, Message, Reply, Request
+from zejzl.policies.breaker import State
 from zejzl.policies.diagnosis import Diagnosis, Remedy, Verdict, diagnose
 from zejzl.policies.failover import LEAST_FAIR_TRY
 
 NEVER = float("inf")
+GRACE = 1.0  # seconds that a late call is given to end, before it is cancelled once more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +105,7 @@ class Journey:
         self._first_cause: ProviderError | None = None
         self._newest: tuple[Target, ProviderError, Diagnosis] | None = None
         self._accepted = False
+        self._answered = False
 
     async def next(self) -> Pick:
         """Return leave to call a provider, journalled.
@@ -125,6 +131,7 @@ class Journey:
                 await self._engine.journal.accept(self._message, target.name, target.model)
         except BaseException as problem:
             target.breaker.void(pick.token)
+            self.place_is_free(target.breaker)
             if isinstance(problem, Exception) and pick.number == 1:
                 self._accepted = False  # a cancelled write, in contrast, may still happen
             raise
@@ -163,6 +170,7 @@ class Journey:
             latency_s=latency,
             id=self._message.id,
         )
+        self._answered = True
         try:
             await self._engine.journal.settle(
                 self._message.answered(reply.text, target.name, latency),
@@ -187,13 +195,15 @@ class Journey:
         target = pick.target
         seconds = self.clock.now() - pick.started
         error = self._as_provider_error(pick, failure, limited)
-        diagnosis = diagnose(error)
+        # A refusal from further in, by a bus that a provider uses itself, is not this one's fault.
+        diagnosis = diagnose(failure if isinstance(failure, Rejected) else error)
         if diagnosis.failure_class is FailureClass.DEADLINE:
             fair = max(LEAST_FAIR_TRY, target.breaker.latency(0.95) or 0.0)
             verdict = Verdict.FAIL if seconds >= fair else Verdict.VOID
             diagnosis = replace(diagnosis, verdict=verdict)
         was_well = target.breaker.last_ok
         self._magic.failed(target.breaker, pick.token, error, diagnosis)
+        self.place_is_free(target.breaker)
         self._attempts.append(
             Attempt(
                 target.name,
@@ -213,11 +223,33 @@ class Journey:
         )
         return error
 
-    def void(self, pick: Pick, outcome: FailureClass = FailureClass.CANCELLED) -> None:
+    def healable(self, pick: Pick, failure: BaseException) -> Exception:
+        """Return a call's failure; take the call back and raise it if it is not the provider's.
+
+        A CancelledError is the caller's leaving, unless nobody has cancelled this task: then the
+        provider's own work was cancelled, and that is a failure like any other.
+        """
+        if isinstance(failure, Exception):
+            return failure
+        task = asyncio.current_task()
+        if isinstance(failure, asyncio.CancelledError) and task and not task.cancelling():
+            error = Transient("its own work was cancelled")
+            error.__cause__ = failure
+            return error
+        self.void(pick)
+        raise failure
+
+    def place_is_free(self, breaker: CircuitBreaker) -> None:
+        """Wake those who wait for a probe, if this breaker may let another in now."""
+        if breaker.state is State.HALF_OPEN:
+            self._engine.recovered.announce()
+
+    def void(self, pick: Pick) -> None:
         """Take back a call that was abandoned: it says nothing about its provider."""
         target = pick.target
         self._magic.void(target.breaker, pick.token)
-        seconds = self.clock.now() - pick.started
+        self.place_is_free(target.breaker)
+        outcome, seconds = FailureClass.CANCELLED, self.clock.now() - pick.started
         self._attempts.append(
             Attempt(target.name, target.model, outcome.value, seconds, pick.remedy.value)
         )
@@ -226,9 +258,9 @@ class Journey:
         """Settle the journal for a request without an answer, not waiting if it was cancelled."""
         if isinstance(why, ZejzlError):
             why.attempts = tuple(self._attempts)
-        if not self._accepted or (isinstance(why, StoreError) and why.reply is not None):
-            return
-        text = shorten(f"{type(why).__name__}: {why}")
+        if not self._accepted or self._answered:
+            return  # there is nothing to settle, or it is settled with its answer
+        text = _words(why)
         message = replace(self._message, error=text)
         if not isinstance(why, Exception):
             self._engine.journal.settle_unheard(message, self._attempts, self._recoveries)
@@ -247,8 +279,12 @@ class Journey:
             if first.breaker.last_error:
                 refused.add_note(f"the last failure of {first.name}: {first.breaker.last_error}")
             return refused
+        others = {each.provider: each.error for each in self._attempts}
+        others.pop(cause.provider, None)
+        for error in others.values():
+            cause.add_note(f"failed too: {error}")
         for note in self._healer.notes:
-            cause.add_note(f"not retried: {note}")
+            cause.add_note(f"no further call: {note}")
         return cause
 
     def _as_provider_error(
@@ -272,7 +308,7 @@ class Journey:
         else:
             found = diagnose(failure)
             error = ERRORS.get(found.failure_class, Transient)(
-                shorten(f"{type(failure).__name__}: {failure}"),
+                _words(failure),
                 provider=target.name,
                 model=target.model,
                 retry_after=found.retry_after,
@@ -307,20 +343,37 @@ async def call(journey: Journey) -> Reply:
             pick = await journey.next()
             limit = journey.time_left(journey.limits.attempt)
             try:
-                async with journey.clock.timeout(limit):
-                    reply = await pick.target.provider.generate(
-                        for_target(pick.target, journey.request)
-                    )
-            except Exception as failure:  # noqa: BLE001 - any failure of a provider is to be healed
-                journey.failed(pick, failure, limited=limit)
-            except BaseException:
-                journey.void(pick)
-                raise
+                with pick.target.seat.calls:
+                    async with journey.clock.timeout(late(limit)), journey.clock.timeout(limit):
+                        answer = await pick.target.provider.generate(
+                            for_target(pick.target, journey.request)
+                        )
+                reply = checked_reply(answer)
+            except BaseException as failure:  # noqa: BLE001 - raised again if it is not to be healed
+                journey.failed(pick, journey.healable(pick, failure), limited=limit)
             else:
                 return await journey.succeeded(pick, reply, journey.clock.now() - pick.started)
     except BaseException as why:
         await journey.ended_badly(why)
         raise
+
+
+def late(limit: float | None) -> float | None:
+    """Return the seconds after which a call that has not ended at its limit is cancelled again.
+
+    The first cancellation may be held up by what a provider does `finally`.
+    """
+    return None if limit is None else max(0.0, limit) + GRACE
+
+
+def _words(failure: BaseException) -> str:
+    if isinstance(failure, asyncio.CancelledError | GeneratorExit):
+        return "cancelled: the caller left"
+    try:
+        text = str(failure)
+    except Exception:  # noqa: BLE001 - somebody else's class: what it did is told, not what it says
+        text = "it cannot be shown"
+    return shorten(f"{type(failure).__name__}: {text}")
 
 
 def for_target(target: Target, request: Request) -> Request:

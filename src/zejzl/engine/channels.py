@@ -59,7 +59,7 @@ class Subscription:
             except BaseException:
                 if waiter.done() and not waiter.cancelled():
                     self._wake()  # woken and cancelled at once: let another take the message
-                else:
+                elif waiter in self._waiting:  # not, if it was passed over or all were let go
                     self._waiting.remove(waiter)
                 raise
         self.topic, message = self._queue.popleft()

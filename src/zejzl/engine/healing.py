@@ -7,10 +7,12 @@ budget; a refusal is free.
 """
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from zejzl.clock import Clock
+from zejzl.engine.lifecycle import UnderWay
 from zejzl.errors import FailureClass
 from zejzl.magic import CircuitBreaker, FairyMagic
 from zejzl.policies.breaker import Refused, State
@@ -19,6 +21,19 @@ from zejzl.policies.failover import cost_of
 from zejzl.ports import Provider
 
 LEAST_NAP = 0.001
+
+
+@dataclass(slots=True)
+class Seat:
+    """A provider's place under one name: another may take it while requests are on their way.
+
+    Attributes:
+        provider: Who is called.
+        calls: Those under way; they end before their provider is cleaned up.
+    """
+
+    provider: Provider
+    calls: UnderWay
 
 
 @dataclass(slots=True)
@@ -34,7 +49,7 @@ class Target:
         turned_away: Whether its breaker has refused this request before.
     """
 
-    provider: Provider
+    seat: Seat
     name: str
     model: str
     breaker: CircuitBreaker
@@ -44,6 +59,11 @@ class Target:
     not_before: float = 0.0
     hopeless: bool = False
     turned_away: bool = False
+
+    @property
+    def provider(self) -> Provider:
+        """Who is called now."""
+        return self.seat.provider
 
 
 @dataclass(slots=True)
@@ -60,7 +80,7 @@ class Pick:
 
 @dataclass(slots=True)
 class Recovered:
-    """Wakes whoever waits for a provider, at the moment that one becomes well."""
+    """Wakes whoever waits for a provider, at the moment that one becomes well or may be probed."""
 
     _event: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -69,7 +89,7 @@ class Recovered:
         self._event = asyncio.Event()
 
     async def wait(self, clock: Clock, seconds: float) -> None:
-        """Return after `seconds`, or sooner when some provider becomes well."""
+        """Return after `seconds`, or sooner when it is worth looking again."""
         try:
             async with clock.timeout(seconds):
                 await self._event.wait()
@@ -201,6 +221,8 @@ class Healer:
             if self._probing:  # it may come back at any moment: that is worth the wait
                 found = min(found, limit)
             if found > limit or limit <= 0.0:
+                if math.isfinite(found):
+                    self._note(f"the wait may last {max(0.0, limit):.1f} s (patience, deadline)")
                 return None
             await self._recovered.wait(self._clock, max(LEAST_NAP, found))
             self._patience -= self._clock.now() - now
@@ -216,7 +238,10 @@ class Healer:
         self._probing = False
         soonest = float("inf")
         for target in targets:
-            if target.hopeless or target.calls >= self._max_attempts:
+            if target.hopeless:
+                continue
+            if target.calls >= self._max_attempts:
+                self._note(f"{target.name} was called {target.calls} times (max_attempts)")
                 continue
             if target.not_before > now and not at_once:
                 self._note(f"{target.name}: next call in {target.not_before - now:.1f} s")

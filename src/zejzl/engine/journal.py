@@ -42,21 +42,24 @@ class Journal:
 
     async def attempt(self, message_id: str, number: int, provider: str, model: str) -> None:
         """Write down that a further attempt begins."""
-        token = self._breaker.rule.generation
+        token = self._breaker.rule.flowing
         await self._watched(token, self._store.attempt, message_id, number, provider, model)
 
     async def settle(
         self, message: Message, attempts: Sequence[Attempt], events: Sequence[Event]
     ) -> None:
         """Write down what became of a request, whole."""
-        token = self._breaker.rule.generation
+        token = self._breaker.rule.flowing
         await self._watched(token, self._store.settle, message, attempts, events)
 
     def settle_unheard(
         self, message: Message, attempts: Sequence[Attempt], events: Sequence[Event]
     ) -> None:
         """Do the same for a caller who has gone: queued now, not waited for."""
-        unheard(self._store.settle(message, attempts, events))
+        try:
+            unheard(self._store.settle(message, attempts, events))
+        except StoreError as problem:
+            log.warning("a cancelled request could not be settled: %s", problem)
 
     async def _watched(
         self, token: int, write: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs

@@ -1,36 +1,32 @@
 """Starting, being in use, and stopping without leaving anybody behind."""
 
 import asyncio
+import logging
+from collections.abc import Awaitable
 from types import TracebackType
 
 from zejzl.clock import Clock
 from zejzl.errors import BusNotRunning
 
+log = logging.getLogger(__name__)
 
-class Lifecycle:
-    """Whether requests are taken, and how many are under way. Enter it for the length of one.
+LETTING_GO = 5.0  # seconds that providers are given to release what they hold
+
+
+class UnderWay:
+    """How many requests are under way. Enter it for the length of one.
 
     Attributes:
-        running: Whether requests are taken.
-        requests: How many are under way.
+        requests: That many.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._idle = asyncio.Event()
-        self._idle.set()
-        self.running = False
         self.requests = 0
 
-    def check(self) -> None:
-        """Raise BusNotRunning unless requests are taken."""
-        if not self.running:
-            raise BusNotRunning("the bus is not running: await bus.start() first")
-
     def __enter__(self) -> None:
-        self.check()
         self.requests += 1
-        self._idle.clear()
 
     def __exit__(
         self,
@@ -43,11 +39,59 @@ class Lifecycle:
             self._idle.set()
 
     async def drain(self, seconds: float | None) -> bool:
-        """Take no more requests; return whether those under way ended within `seconds`."""
-        self.running = False
+        """Return whether those under way ended within `seconds`."""
+        if not self.requests:
+            return True
+        self._idle = asyncio.Event()  # of this loop: a bus may be used in one after another
         try:
             async with self._clock.timeout(seconds):
                 await self._idle.wait()
         except TimeoutError:
             return False
         return True
+
+
+class Lifecycle(UnderWay):
+    """Whether requests are taken, too.
+
+    Attributes:
+        started: Whether there is something to stop.
+        running: Whether requests are taken.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self._changing = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.started = False
+        self.running = False
+
+    @property
+    def changing(self) -> asyncio.Lock:
+        """Held while the bus starts or stops; each event loop it is used in has its own."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._changing = loop, asyncio.Lock()
+        return self._changing
+
+    def check(self) -> None:
+        """Raise BusNotRunning unless requests are taken."""
+        if not self.running:
+            raise BusNotRunning("the bus is not running: await bus.start() first")
+
+    def __enter__(self) -> None:
+        self.check()
+        super().__enter__()
+
+    async def drain(self, seconds: float | None) -> bool:
+        """Take no more requests; return whether those under way ended within `seconds`."""
+        self.running = False
+        return await super().drain(seconds)
+
+    async def let_go(self, providers: Awaitable[None]) -> None:
+        """Wait until the providers are cleaned up, but not for ever."""
+        try:
+            async with self._clock.timeout(LETTING_GO):
+                await providers
+        except TimeoutError:
+            log.warning("stopped with a provider that hangs in its cleanup()")

@@ -1,34 +1,52 @@
 """Who may answer: the registered providers, and the chain of them for one request."""
 
+import asyncio
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
+from zejzl.clock import Clock, SystemClock
 from zejzl.engine.arguments import checked_name
-from zejzl.engine.healing import Target
+from zejzl.engine.healing import Seat, Target
+from zejzl.engine.lifecycle import UnderWay
 from zejzl.errors import NoSuchProvider
 from zejzl.magic import FairyMagic
 from zejzl.ports import Provider
+
+log = logging.getLogger(__name__)
 
 
 class Registry:
     """The providers of one bus by name, in the order in which they came.
 
+    Args:
+        deadline: Seconds to wait for the calls of a provider that leaves; None: to their end.
+
     Attributes:
-        default: Who is asked first when no provider is named.
+        kept_default: Who is asked first if the settings name nobody; may be unknown, or "".
     """
 
     def __init__(
-        self, magic: FairyMagic, failover: tuple[str, ...] | None, default: str | None
+        self,
+        magic: FairyMagic,
+        failover: tuple[str, ...] | None,
+        default: str | None,
+        clock: Clock | None = None,
+        deadline: float | None = None,
     ) -> None:
         self._magic = magic
+        self._clock = clock or SystemClock()
+        self._deadline = deadline
         self._failover = failover
-        self._providers: dict[str, Provider] = {}
-        self.default = default
+        self._seats: dict[str, Seat] = {}
+        self._default = default
+        self.kept_default = ""
 
     def __contains__(self, name: str) -> bool:
-        return name in self._providers
+        return name in self._seats
 
     def __len__(self) -> int:
-        return len(self._providers)
+        return len(self._seats)
 
     async def add(self, name: str, provider: Provider) -> None:
         """Register a provider; one of the same name makes room for it.
@@ -40,9 +58,14 @@ class Registry:
         initialize = getattr(provider, "initialize", None)
         if initialize is not None:
             await initialize()
-        if key in self._providers:
-            await self.remove(key)
-        self._providers[key] = provider
+        seat = self._seats.get(key)
+        if seat is None:
+            self._seats[key] = Seat(provider, UnderWay(self._clock))
+        elif seat.provider is not provider:
+            self._magic.forget_provider(key)
+            old = replace(seat)
+            seat.provider, seat.calls = provider, UnderWay(self._clock)
+            await self.let_go(old)
 
     async def remove(self, name: str) -> None:
         """Let go of a provider.
@@ -50,16 +73,35 @@ class Registry:
         Raises:
             NoSuchProvider: If there is none of that name.
         """
+        await self.let_go(self.take(name))
+
+    def take(self, name: str) -> Seat:
+        """Forget a provider and return its seat, to be let go of.
+
+        Raises:
+            NoSuchProvider: If there is none of that name.
+        """
         key = self.known(name)
-        provider = self._providers.pop(key)
         self._magic.forget_provider(key)
-        await provider.cleanup()
+        return self._seats.pop(key)
+
+    async def let_go(self, seat: Seat) -> None:
+        """Clean up a provider once its calls have ended, at the latest after the deadline."""
+        try:
+            await seat.calls.drain(self._deadline)
+        finally:
+            await seat.provider.cleanup()
 
     async def clear(self) -> None:
-        """Let go of all."""
-        while self._providers:
-            _, provider = self._providers.popitem()
-            await provider.cleanup()
+        """Let go of all; one that fails or hangs at that does not keep the others."""
+
+        async def end(name: str) -> None:
+            try:
+                await self.take(name).provider.cleanup()
+            except Exception as problem:  # noqa: BLE001 - a user's own provider may raise anything
+                log.warning("provider %s did not end well: %r", name, problem)
+
+        await asyncio.gather(*(end(name) for name in list(self._seats)))
 
     def known(self, name: str) -> str:
         """Return the name as it is kept.
@@ -68,24 +110,24 @@ class Registry:
             NoSuchProvider: If there is none of that name.
         """
         key = name.strip().lower()
-        if key not in self._providers:
-            raise NoSuchProvider(name, tuple(self._providers))
+        if key not in self._seats:
+            raise NoSuchProvider(name, tuple(self._seats))
         return key
 
     def models(self) -> dict[str, str]:
         """Return the default model of each provider; first those asked by default, in order."""
-        names = [self.default or "", *(self._failover or ()), *self._providers]
+        names = [self._default or self.kept_default, *(self._failover or ()), *self._seats]
         keys = [name.strip().lower() for name in names]
-        return {key: self._providers[key].default_model for key in keys if key in self._providers}
+        return {key: self._seats[key].provider.default_model for key in keys if key in self._seats}
 
     def _in_order(self) -> list[str]:
-        names = list(self._providers)
-        if self._failover is not None:
-            names = [self.known(name) for name in self._failover]
-        first = self.default.strip().lower() if self.default else None
-        if first in self._providers:
-            names = [first, *(name for name in names if name != first)]
-        return names
+        try:
+            names = [self.known(name) for name in self._failover or self._seats]
+            first = self.known(self._default) if self._default else self.kept_default
+        except NoSuchProvider as unknown:
+            unknown.add_note("the settings name it: failover or default_provider")
+            raise
+        return [first, *(name for name in names if name != first)] if first in self else names
 
     def chain(
         self, provider: str | None, failover: bool | Sequence[str] | None, model: str | None
@@ -96,8 +138,12 @@ class Registry:
         is True or names who else may answer. `model` holds for the first; the others use their
         own default.
         """
-        if isinstance(failover, str):
-            raise TypeError("failover must be True, False or a list of names, not one name")
+        if not (failover is None or isinstance(failover, bool)) and (
+            isinstance(failover, str)
+            or not isinstance(failover, Sequence)
+            or not all(isinstance(name, str) for name in failover)
+        ):
+            raise TypeError(f"failover must be True, False or a list of names, not {failover!r}")
         if provider is not None and not isinstance(provider, str):
             raise TypeError(f"provider must be a name, not {type(provider).__name__}")
         if model is not None and not (isinstance(model, str) and model.strip()):
@@ -105,7 +151,7 @@ class Registry:
         if provider is not None and model is None:
             provider, model = self._split(provider)
         names = [] if provider is None else [self.known(provider)]
-        if isinstance(failover, Sequence):
+        if failover and isinstance(failover, Sequence):
             names += [self.known(name) for name in failover]
         elif failover or (failover is None and not names):
             names += self._in_order()
@@ -120,12 +166,12 @@ class Registry:
         """Return name and model of "provider/model" or "provider:model"."""
         for separator in "/:":
             name, _, model = provider.partition(separator)
-            if model and name.strip().lower() in self._providers:
+            if model and name.strip().lower() in self._seats:
                 return name, model
         return provider, None
 
     def _target(self, name: str, model: str | None) -> Target:
-        provider = self._providers[name]
-        own = model if model != provider.default_model else None
-        breaker = self._magic.provider(name, own)
-        return Target(provider, name, model or provider.default_model, breaker)
+        seat = self._seats[name]
+        default = seat.provider.default_model
+        breaker = self._magic.provider(name, model if model != default else None)
+        return Target(seat, name, model or default, breaker)

@@ -5,15 +5,19 @@ A consumer who leaves closes the socket and counts nothing; a slow one holds bac
 because nothing is read ahead.
 """
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 from zejzl.clock import Clock
-from zejzl.engine.call import Journey, for_target
+from zejzl.engine.arguments import checked_delta, checked_reply
+from zejzl.engine.call import GRACE, Journey, for_target, late
 from zejzl.engine.healing import Pick
 from zejzl.errors import AttemptTimeout, FailureClass, Incomplete, Malformed, ProviderError
 from zejzl.messages import Delta, Reply, Request
 from zejzl.ports import Provider
+
+log = logging.getLogger(__name__)
 
 DRAIN = 0.05  # seconds given to a finished stream to end, so that its connection can be kept
 
@@ -29,17 +33,16 @@ async def stream(journey: Journey) -> AsyncGenerator[Delta, None]:
             pick = await journey.next()
             attempt = _Attempt(journey, pick)
             try:
-                async with aclosing(attempt.pieces()) as pieces:
-                    async for text in pieces:
-                        yield Delta(text)
-            except Exception as failure:  # noqa: BLE001 - any failure of a provider is to be healed
+                with pick.target.seat.calls:
+                    async with aclosing(attempt.pieces()) as pieces:
+                        async for text in pieces:
+                            yield Delta(text)
+            except BaseException as problem:  # noqa: BLE001 - raised again if it is not to be healed
+                failure = journey.healable(pick, problem)
                 error = journey.failed(pick, attempt.name(failure), limited=attempt.limit)
                 if attempt.texts:
                     raise attempt.broken(error) from error
                 continue
-            except BaseException:
-                journey.void(pick)
-                raise
             assert attempt.reply is not None
             yield Delta("", reply=await journey.succeeded(pick, attempt.reply, attempt.waited))
             return
@@ -64,22 +67,32 @@ class _Attempt:
         """Yield the texts as they come; `reply` is there at the end."""
         target = self._pick.target
         source = _open(target.provider, for_target(target, self._journey.request))
-        async with aclosing(source):
+        try:
             while self.reply is None:
                 self.limit = self._limit()
                 try:
-                    async with self._clock.timeout(self.limit):
-                        delta = await anext(source)
+                    delta = checked_delta(await self._next(source))
                 except StopAsyncIteration:
                     raise Malformed("the stream ended without its last piece") from None
                 if not self.texts:
                     self.waited = self._clock.now() - self._pick.started
                     target.breaker.rule.spoke(self._pick.token)
+                    self._journey.place_is_free(target.breaker)
                 if delta.text:
                     self.texts.append(delta.text)
                     yield delta.text
-                self.reply = delta.reply
+                self.reply = delta.reply and checked_reply(delta.reply)
             await self._drain(source)
+        finally:
+            await self._close(source)
+
+    async def _next(self, source: AsyncGenerator[Delta, None]) -> Delta:
+        """Return the next piece; a first one that does not end when late is cancelled again."""
+        if self.texts:  # pieces come by the thousand: one timer each is enough
+            async with self._clock.timeout(self.limit):
+                return await anext(source)
+        async with self._clock.timeout(late(self.limit)), self._clock.timeout(self.limit):
+            return await anext(source)
 
     def _limit(self) -> float | None:
         """Return the seconds until the next piece must be there."""
@@ -94,8 +107,17 @@ class _Attempt:
             async with self._clock.timeout(DRAIN):
                 async for _ in source:
                     pass
-        except (TimeoutError, ProviderError):
-            pass  # the answer is whole: the connection is closed instead of kept
+        except Exception as problem:  # noqa: BLE001 - a user's own provider may raise anything
+            # The answer is whole: the connection is closed instead of kept.
+            log.debug("a stream did not end after its last piece: %r", problem)
+
+    async def _close(self, source: AsyncGenerator[Delta, None]) -> None:
+        """Close a provider's stream; one that fails or hangs at that changes nothing."""
+        try:
+            async with self._clock.timeout(GRACE):
+                await source.aclose()
+        except Exception as problem:  # noqa: BLE001 - what the stream said before is what counts
+            log.warning("a stream of %s did not close: %r", self._pick.target.name, problem)
 
     def name(self, failure: Exception) -> Exception:
         """Return a stall after the first piece as such; anything else as it is."""
@@ -134,7 +156,7 @@ class _Attempt:
 
 async def _whole_as_pieces(provider: Provider, request: Request) -> AsyncGenerator[Delta, None]:
     """Yield the answer of a provider that cannot stream as one piece."""
-    reply = await provider.generate(request)
+    reply = checked_reply(await provider.generate(request))
     yield Delta(reply.text)
     yield Delta("", reply=reply)
 

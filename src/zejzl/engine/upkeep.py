@@ -44,6 +44,7 @@ class Upkeep:
 
     def start(self) -> None:
         """Begin; the first snapshot is written now."""
+        self._changed = asyncio.Event()  # of this loop: a bus may be used in one after another
         self._changed.set()
         self._tasks = [
             asyncio.create_task(self._snapshots(), name="zejzl-snapshots"),
@@ -55,7 +56,9 @@ class Upkeep:
         self._changed.set()
 
     async def stop(self) -> None:
-        """End, with a last snapshot."""
+        """End, with a last snapshot; do nothing when it has not begun."""
+        if not self._tasks:
+            return
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -78,7 +81,7 @@ class Upkeep:
 
     async def _pruning(self) -> None:
         while self._retention_days is not None:
-            before = utc(self._clock.wall() - self._retention_days * SECONDS_A_DAY)
+            before = utc(max(0.0, self._clock.wall() - self._retention_days * SECONDS_A_DAY))
             try:
                 await self._store.prune(before=before)
                 self.changed()  # so that the state of one that idles for months is not old

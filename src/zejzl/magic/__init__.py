@@ -229,6 +229,8 @@ class FairyMagic:
             and rival.rule.paused_until <= now
             and self._wanted.get(rival.name, float("-inf")) >= now - 2.0 * spacing
         ]
+        if breaker not in rivals:  # its provider has left, or it stands for too many models
+            rivals.append(breaker)
         if min(rivals, key=lambda rival: rival.rule.probed_at) is not breaker:
             return spacing
         breaker.rule.allow_probe()

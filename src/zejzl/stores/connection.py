@@ -21,6 +21,7 @@ from zejzl.errors import (
 )
 
 APPLICATION_ID = 0x7A656A7A  # "zejz"
+_TRIES = 20  # to switch to a write-ahead log while others start as well
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _NOT_OURS = "is not a zejzl database, and was left alone; give another path"
 
@@ -28,7 +29,11 @@ _NOT_OURS = "is not a zejzl database, and was left alone; give another path"
 def connect(path: Path, *, busy_timeout: float) -> sqlite3.Connection:
     """Return a connection in autocommit that any one thread at a time may use."""
     connection = sqlite3.connect(
-        path, timeout=busy_timeout, isolation_level=None, check_same_thread=False
+        f"{path.as_uri()}?mode=rw",  # it must exist: an empty file would be mistaken for ours
+        uri=True,
+        timeout=busy_timeout,
+        isolation_level=None,
+        check_same_thread=False,
     )
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
@@ -45,13 +50,18 @@ def connect_writer(
         sqlite3.Error, OSError: If the file would not do it.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    try:
+        flags = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        os.close(os.open(path.resolve(), flags, 0o600))
+    except FileExistsError:  # left alone: to close it would drop this process's locks on it
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path)) from None
     connection = connect(path, busy_timeout=busy_timeout)
     try:
         connection.execute("BEGIN")  # one look at one moment: another process may be migrating
         version = _version(connection, path)
         connection.execute("COMMIT")
-        connection.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(connection)
         connection.execute(f"PRAGMA synchronous = {durability}")
         if version < len(_migrations()):
             _migrate(connection, path)
@@ -59,6 +69,20 @@ def connect_writer(
         connection.close()
         raise
     return connection
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to a write-ahead log. SQLite does not wait for others here: wait in another line."""
+    for _ in range(_TRIES):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if code(error) != sqlite3.SQLITE_BUSY:
+                raise
+            connection.execute("BEGIN IMMEDIATE")  # waits, at most for the busy timeout
+            connection.execute("COMMIT")
+    connection.execute("PRAGMA journal_mode = WAL")
 
 
 def connect_reader(path: Path, *, busy_timeout: float) -> sqlite3.Connection:

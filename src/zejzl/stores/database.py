@@ -6,6 +6,7 @@ Nothing here blocks the event loop; what the file does not do becomes a StoreErr
 import asyncio
 import atexit
 import logging
+import os
 import sqlite3
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +42,7 @@ class Database:
         self._state = "not open yet: call open() first"
         self._changing = Lock()  # taken by the threads that open and close, never by the loop
         self._connection: sqlite3.Connection | None = None
+        self._file: os.stat_result | None = None
         self._lock: OwnerLock | None = None
         self._writer: Writer | None = None
         self._readers: ThreadPoolExecutor | None = None
@@ -90,6 +92,7 @@ class Database:
                     self.path, busy_timeout=self._busy_timeout, durability=self._durability
                 )
                 try:
+                    self._file = os.stat(self.path)
                     self._lock = OwnerLock(self.path)
                 except OSError:
                     connection.close()
@@ -98,7 +101,7 @@ class Database:
                 raise self._explain(error) from error
             self._connection = connection
             self._readers = ThreadPoolExecutor(READERS, "zejzl-store-reader")
-            self._writer = Writer(connection, self._explain)
+            self._writer = Writer(connection, self._explain, self._is_there)
             self._state = ""
             # A host that forgets close() still gets its dropped writes on disk.
             atexit.register(self._close)
@@ -119,6 +122,21 @@ class Database:
                 self._lock.release()
             self._writer = self._readers = self._connection = self._lock = None
             atexit.unregister(self._close)
+
+    def _is_there(self) -> None:
+        """Raise StoreError unless the path still leads to the open file.
+
+        SQLite itself would go on writing into a file that nobody can open any more.
+        """
+        try:
+            if self._file and os.path.samestat(os.stat(self.path), self._file):
+                return
+        except OSError:
+            pass
+        raise StoreError(
+            f"{self.path} was deleted or replaced while it was in use; nothing was written; "
+            "stop the bus and start it again"
+        )
 
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
         try:

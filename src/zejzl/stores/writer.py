@@ -59,10 +59,14 @@ class Writer:
     """Runs writes in the order in which they were put, until `stop`."""
 
     def __init__(
-        self, connection: sqlite3.Connection, explain: Callable[[sqlite3.Error], StoreError]
+        self,
+        connection: sqlite3.Connection,
+        explain: Callable[[sqlite3.Error], StoreError],
+        check: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._explain = explain
+        self._check = check
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="zejzl-store-writer", daemon=True)
         self._thread.start()
@@ -91,6 +95,11 @@ class Writer:
 
     def _commit(self, jobs: list[Job]) -> list[Outcome]:
         execute = self._connection.execute
+        try:
+            self._check()
+        except StoreError as error:
+            log.warning("a group of %d writes failed: %s", len(jobs), error)
+            return [Outcome(job, None, type(error)(str(error))) for job in jobs]
         try:
             execute("BEGIN IMMEDIATE")
             if len(jobs) == 1:  # its own savepoint: saves a tenth of the time
