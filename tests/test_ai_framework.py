@@ -219,11 +219,9 @@ async def test_a_provider_in_another_ones_place_lets_that_one_go() -> None:
         assert await bus.send_message("hello") == "new"
 
 
-@pytest.mark.parametrize("name", ["", " ", "a/b", "a:b", "a b", "a\n", "\x1b[31m"])
+@pytest.mark.parametrize("name", ["", " ", "a/b", "a:b", "a b", "a\nb", "\x1b[31m"])
 async def test_a_name_that_cannot_be_one_is_refused(name: str) -> None:
     async with make_bus(FakeClock()) as bus:
-        if name.strip() == "a":
-            pytest.skip("blanks around a name are taken off")
         with pytest.raises(ValueError):
             await bus.register_provider(name, ScriptedProvider())
 
