@@ -4,6 +4,7 @@ Every write is done when its method returns, so what comes back is an awaitable 
 this store lies on the path of every call, and a turn of the event loop costs more than it does.
 """
 
+from collections import deque
 from collections.abc import Awaitable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -71,20 +72,27 @@ class _Rows:
 
     messages: dict[str, _Row] = field(default_factory=dict)
     turns: dict[str, list[Message]] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
+    events: deque[Event] = field(default_factory=deque)
     settings: dict[str, str] = field(default_factory=dict)
     snapshots: dict[str, tuple[datetime, str]] = field(default_factory=dict)
 
 
 class InMemoryStore:
-    """A Store without a file: fast, complete, and gone with the process.
+    """A Store without a file: fast, bounded, and gone with the process.
 
-    It grows until `prune` is called. What it keeps outlives `close`, for another `open`.
+    What it keeps outlives `close`, for another `open`.
+
+    Args:
+        limit: Most messages, and most events, that are kept; the oldest go first. A message that
+            is not settled stays.
     """
 
-    def __init__(self, *, clock: Clock | None = None) -> None:
+    def __init__(self, *, limit: int = 10_000, clock: Clock | None = None) -> None:
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, not {limit!r}")
+        self._limit = limit
         self._clock = clock or SystemClock()
-        self._kept = _Rows()
+        self._kept = _Rows(events=deque(maxlen=limit))
         self._state = "not open yet: call open() first"
 
     @property
@@ -141,7 +149,19 @@ class InMemoryStore:
         if row.message.response is not None and row.message.conversation_id is not None:
             rows.turns.setdefault(row.message.conversation_id, []).append(row.message)
         rows.events.extend(events)
+        if len(rows.messages) > self._limit:
+            self._forget_oldest(rows)
         return _DONE
+
+    def _forget_oldest(self, rows: "_Rows") -> None:
+        row = next(row for row in rows.messages.values() if row.settled)
+        del rows.messages[row.message.id]
+        conversation = row.message.conversation_id
+        if conversation is not None and row.message.response is not None:
+            turns = rows.turns[conversation]
+            turns.remove(row.message)
+            if not turns:
+                del rows.turns[conversation]
 
     async def orphans(self) -> list[InFlight]:
         """Return []: what a dead owner left in memory died with it."""
@@ -227,13 +247,14 @@ class InMemoryStore:
         ]
         for id in old:
             del rows.messages[id]
-        young = {
+        told = {
             conversation: [turn for turn in turns if turn.timestamp >= before]
             for conversation, turns in rows.turns.items()
         }
-        rows.turns = {conversation: turns for conversation, turns in young.items() if turns}
+        rows.turns = {conversation: turns for conversation, turns in told.items() if turns}
         count = len(old) + len(rows.events) + len(rows.snapshots)
-        rows.events = [event for event in rows.events if event.timestamp >= before]
+        young = [event for event in rows.events if event.timestamp >= before]
+        rows.events = deque(young, maxlen=self._limit)
         rows.snapshots = {
             owner: kept for owner, kept in rows.snapshots.items() if kept[0] >= before
         }
