@@ -18,6 +18,7 @@ from zejzl.errors import (
     ServerError,
     SettingsError,
     StoreError,
+    StoreLocked,
 )
 from zejzl.messages import Turn
 from zejzl.settings import Secret, Settings, VendorSettings
@@ -484,6 +485,22 @@ async def test_a_store_that_cannot_be_written_refuses_before_anything_is_sent() 
 
         assert not a.requests
         assert bus.magic.circuit_breakers["persistence"].failure_count == 1
+
+
+async def test_a_store_that_does_not_answer_holds_nobody_past_the_deadline() -> None:
+    class Stuck(InMemoryStore):
+        def accept(self, message: Message, provider: str, model: str):  # type: ignore[no-untyped-def]
+            return asyncio.get_running_loop().create_future()
+
+    clock = FakeClock()
+    async with AsyncMessageBus(Settings(), store=Stuck(), clock=clock) as bus:
+        (a,) = await register(bus, clock, a="ok")
+
+        with pytest.raises(StoreLocked, match="before the deadline; nothing was sent"):
+            await finished(clock, bus.send("hello", deadline=2.0), within=2.1)
+
+        assert not a.requests
+        assert bus.magic.circuit_breakers["persistence"].failure_count == 0
 
 
 async def test_an_answer_that_cannot_be_written_down_is_not_lost() -> None:

@@ -28,6 +28,7 @@ from zejzl.errors import (
     ProviderError,
     Rejected,
     StoreError,
+    StoreLocked,
     Transient,
     ZejzlError,
     shorten,
@@ -122,21 +123,29 @@ class Journey:
         try:
             if pick.remedy is Remedy.SHRINK_CONTEXT:
                 self.request = without_older_half(self.request)
-            if self._accepted:
-                await self._engine.journal.attempt(
-                    self._message.id, pick.number, target.name, target.model
-                )
-            else:
-                self._accepted = True
-                await self._engine.journal.accept(self._message, target.name, target.model)
+            async with self.clock.timeout(self.time_left(None)):
+                await self._journalled(pick)
         except BaseException as problem:
             target.breaker.void(pick.token)
             self.place_is_free(target.breaker)
+            if isinstance(problem, TimeoutError):
+                raise StoreLocked(
+                    "the journal could not be written before the deadline; nothing was sent"
+                ) from None
             if isinstance(problem, Exception) and pick.number == 1:
-                self._accepted = False  # a cancelled write, in contrast, may still happen
+                self._accepted = False  # a write that was given up, in contrast, may still happen
             raise
         pick.started = self.clock.now()
         return pick
+
+    async def _journalled(self, pick: Pick) -> None:
+        """Write down that this call begins, the first one together with its request."""
+        journal, target = self._engine.journal, pick.target
+        if self._accepted:
+            await journal.attempt(self._message.id, pick.number, target.name, target.model)
+        else:
+            self._accepted = True
+            await journal.accept(self._message, target.name, target.model)
 
     def time_left(self, limit: float | None) -> float | None:
         """Return the seconds that a phase with `limit` may take before the deadline."""
@@ -262,7 +271,7 @@ class Journey:
             return  # there is nothing to settle, or it is settled with its answer
         text = _words(why)
         message = replace(self._message, error=text)
-        if not isinstance(why, Exception):
+        if not isinstance(why, Exception) or isinstance(why, StoreLocked):
             self._engine.journal.settle_unheard(message, self._attempts, self._recoveries)
             return
         try:
