@@ -496,11 +496,34 @@ async def test_a_store_that_does_not_answer_holds_nobody_past_the_deadline() -> 
     async with AsyncMessageBus(Settings(), store=Stuck(), clock=clock) as bus:
         (a,) = await register(bus, clock, a="ok")
 
-        with pytest.raises(StoreLocked, match="before the deadline; nothing was sent"):
+        with pytest.raises(StoreLocked, match="before the deadline; this call was not sent"):
             await finished(clock, bus.send("hello", deadline=2.0), within=2.1)
 
         assert not a.requests
         assert bus.magic.circuit_breakers["persistence"].failure_count == 0
+
+
+@pytest.mark.parametrize("stuck", [False, True], ids=["refuses", "does not answer"])
+async def test_a_journal_that_fails_between_two_calls_keeps_the_first_cause_and_the_budget(
+    stuck: bool,
+) -> None:
+    class FailsLater(InMemoryStore):
+        def attempt(self, *args: object):  # type: ignore[no-untyped-def]
+            if stuck:
+                return asyncio.get_running_loop().create_future()
+            raise StoreError("the disk is full: make room")
+
+    clock = FakeClock()
+    async with AsyncMessageBus(Settings(), store=FailsLater(), clock=clock) as bus:
+        a, b = await register(bus, clock, a=ProviderOverloaded("full"), b="ok")
+
+        with pytest.raises(StoreError, match=r"this call was not sent|make room") as caught:
+            await finished(clock, bus.send("hello", deadline=2.0), within=2.1)
+
+        assert (len(a.requests), len(b.requests)) == (1, 0)
+        assert isinstance(caught.value.__cause__, ProviderOverloaded)
+        assert [each.provider for each in caught.value.attempts] == ["a"]  # type: ignore[attr-defined]
+        assert bus.magic.energy_level == 100.0
 
 
 async def test_an_answer_that_cannot_be_written_down_is_not_lost() -> None:

@@ -126,14 +126,16 @@ class Journey:
             async with self.clock.timeout(self.time_left(None)):
                 await self._journalled(pick)
         except BaseException as problem:
-            target.breaker.void(pick.token)
+            self._magic.give_back(target.breaker, pick.token, pick.cost)
             self.place_is_free(target.breaker)
             if isinstance(problem, TimeoutError):
                 raise StoreLocked(
-                    "the journal could not be written before the deadline; nothing was sent"
-                ) from None
+                    "the journal could not be written before the deadline; this call was not sent"
+                ) from self._first_cause
             if isinstance(problem, Exception) and pick.number == 1:
                 self._accepted = False  # a write that was given up, in contrast, may still happen
+            if isinstance(problem, Exception) and self._first_cause is not None:
+                raise problem from self._first_cause
             raise
         pick.started = self.clock.now()
         return pick

@@ -296,6 +296,11 @@ class FairyMagic:
                 breaker.pause(token, seconds, f"its key was refused: {shorten(str(failure))}")
         self._look_for_light(self._clock.now())
 
+    def give_back(self, breaker: CircuitBreaker, token: int, cost: float) -> None:
+        """A call that was allowed and paid for was never made."""
+        breaker.void(token)
+        self._budget.restore(cost, self._clock.now())
+
     def void(self, breaker: CircuitBreaker, token: int) -> None:
         """A provider's call was abandoned; that says nothing about it."""
         breaker.void(token)
