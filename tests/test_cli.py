@@ -664,6 +664,19 @@ def test_without_any_stdin_the_words_are_the_question(online: Shell) -> None:
     assert (done.stdout, done.stderr) == (f"{CANONICAL}\n", "")
 
 
+def test_a_chat_without_any_stdin_says_what_to_do(online: Shell) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$0" -m zejzl chat <&-', sys.executable],
+        cwd=online.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert "a chat needs an input" in done.stderr
+
+
 def test_options_reach_the_provider(online: Shell, server: FaultServer) -> None:
     how = ["-p", "claude", "-m", "big", "--system", "be brief", "--max-tokens", "7"]
 

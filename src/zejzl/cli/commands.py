@@ -197,6 +197,8 @@ def chat(
     how |= {"provider": provider, "conversation_id": conversation}
     if text is not None:
         return _ask(terminal, text, stream=sys.stdout.isatty(), **how)
+    if sys.stdin is None:
+        raise click.UsageError(f"a chat needs an input; for one question: {word()} ask QUESTION")
     if terminal.as_json and sys.stdin.isatty():
         raise click.UsageError("--json is for a TEXT or for piped lines")
 
