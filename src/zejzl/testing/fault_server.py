@@ -68,6 +68,7 @@ class FaultServer:
         self._connections: WeakKeyDictionary[asyncio.BaseTransport, int] = WeakKeyDictionary()
         self._connected = 0
         self._requests = 0
+        self._time = time.monotonic  # until the start, which has a loop to ask
         self._start = 0.0
         self._socket: socket.socket | None = None
         self._site: web.SockSite | None = None
@@ -92,7 +93,9 @@ class FaultServer:
         server = web.Server(self._serve, handler_cancellation=True, access_log=None)
         self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await self._runner.setup()
-        self._start = time.monotonic()
+        # The loop's, which times every answer: it may run faster than the machine's.
+        self._time = asyncio.get_running_loop().time
+        self._start = self._time()
         self._socket = _bound(0)
         await self.resume()
 
@@ -145,7 +148,7 @@ class FaultServer:
 
     def now(self) -> float:
         """Return the seconds since the start: the time of `Call.at` and of outages."""
-        return time.monotonic() - self._start
+        return self._time() - self._start
 
     def play(self, provider: str, script: Script, *, model: str | None = None) -> None:
         """Let `provider` play `script` from now on, in place of what it played.
@@ -227,7 +230,7 @@ class FaultServer:
 
     async def _log(self, call: Call, raw: bytes, request: web.BaseRequest) -> web.StreamResponse:
         (self.probes if call.probe else self.log).append(call)
-        name, begun = call.provider, time.monotonic()
+        name, begun = call.provider, self._time()
         self._in_flight[name] += 1
         self._most[name] = max(self._most[name], self._in_flight[name])
         try:
@@ -244,7 +247,7 @@ class FaultServer:
             return web.Response()  # to nobody: aiohttp notices and forgets it
         finally:
             self._in_flight[name] -= 1
-            call.seconds = time.monotonic() - begun
+            call.seconds = self._time() - begun
 
     def _rejection(self, call: Call, raw: bytes, request: web.BaseRequest) -> Refusal | None:
         """Return the vendor's error for what it would not take; fill in what the body says."""

@@ -1,0 +1,148 @@
+"""The loop whose time jumps (`bench/virtual.py`): only waiting is skipped, and nothing else."""
+
+import asyncio
+import importlib.util
+import time
+from types import ModuleType
+
+import pytest
+
+from tests.tree import ROOT
+from zejzl.testing import FaultServer, faults
+
+
+def loaded() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("virtual", ROOT / "bench/virtual.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+virtual = loaded()
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(100):
+        writer.write(data)
+    writer.close()
+
+
+def test_a_day_of_sleep_takes_a_day_of_the_loops_time_and_none_of_ours() -> None:
+    async def main() -> float:
+        began = now()
+        await asyncio.sleep(86_400.0)
+        return now() - began
+
+    began = time.monotonic()
+    slept = virtual.run(main())
+
+    assert slept == pytest.approx(86_400.0)
+    assert time.monotonic() - began < 10.0
+
+
+def test_timers_go_off_in_order_each_at_its_time() -> None:
+    async def main() -> list[tuple[str, float]]:
+        began, heard = now(), []
+
+        async def wake(name: str, seconds: float) -> None:
+            await asyncio.sleep(seconds)
+            heard.append((name, round(now() - began, 6)))
+
+        await asyncio.gather(wake("late", 7.5), wake("early", 0.25), wake("middle", 3.0))
+        return heard
+
+    assert virtual.run(main()) == [("early", 0.25), ("middle", 3.0), ("late", 7.5)]
+
+
+def test_time_stands_still_while_code_runs() -> None:
+    async def main() -> float:
+        began = now()
+        end = time.monotonic() + 0.01
+        while time.monotonic() < end:
+            await asyncio.sleep(0)
+        return now() - began
+
+    assert virtual.run(main()) == 0.0
+
+
+def test_no_time_passes_over_bytes_that_are_under_way() -> None:
+    async def main() -> float:
+        server = await asyncio.start_server(echo, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        tick = asyncio.create_task(asyncio.sleep(0.001))  # what time would jump to
+        began = now()
+        for _ in range(200):
+            writer.write(b"x")
+            await reader.readexactly(1)
+        passed = now() - began
+        writer.close()
+        server.close()
+        await tick
+        return passed
+
+    assert virtual.run(main()) == 0.0
+
+
+def test_while_a_thread_works_time_passes_as_it_really_does() -> None:
+    async def main() -> float:
+        began = now()
+        alarm = asyncio.create_task(asyncio.sleep(60.0))
+        await asyncio.to_thread(time.sleep, 0.05)
+        passed = now() - began
+        alarm.cancel()
+        return passed
+
+    assert 0.05 <= virtual.run(main()) < 5.0
+
+
+def test_time_jumps_again_after_a_thread_that_failed() -> None:
+    def fail() -> None:
+        raise OSError("it broke")
+
+    async def main() -> float:
+        with pytest.raises(OSError, match="it broke"):
+            await asyncio.to_thread(fail)
+        began = now()
+        await asyncio.sleep(3_600.0)
+        return now() - began
+
+    assert virtual.run(main()) == pytest.approx(3_600.0)
+
+
+def test_the_clock_measures_what_its_own_timeouts_last() -> None:
+    async def main() -> float:
+        clock = virtual.VirtualClock()
+        began = clock.now()
+        with pytest.raises(TimeoutError):
+            async with clock.timeout(30.0):
+                await clock.sleep(31.0)
+        return float(clock.now() - began)
+
+    assert virtual.run(main()) == pytest.approx(30.0)
+
+
+def test_a_fault_server_lives_in_the_loops_time() -> None:
+    async def main() -> tuple[float, float | None]:
+        async with FaultServer() as server:
+            server.play("alpha", faults.ok(delay=5.0))
+            await asyncio.sleep(100.0)
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(
+                b"POST /alpha/v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+                b"authorization: Bearer k\r\ncontent-length: 63\r\nconnection: close\r\n\r\n"
+                b'{"model": "m", "messages": [{"role": "user", "content": "hi"}]}'
+            )
+            await reader.read()
+            writer.close()
+            call = server.log[0]
+            return call.at, call.seconds
+
+    at, seconds = virtual.run(main())
+
+    assert at == pytest.approx(100.0, abs=0.01)
+    assert seconds == pytest.approx(5.0, abs=0.01)
