@@ -21,26 +21,40 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
 from zejzl.clock import Clock, SystemClock
-from zejzl.engine.arguments import checked_request, checked_text, checked_times
-from zejzl.engine.call import Engine, Journey, Limits, call
+from zejzl.engine.arguments import (
+    checked_criticality,
+    checked_request,
+    checked_text,
+    checked_times,
+)
+from zejzl.engine.call import call
 from zejzl.engine.channels import Channels, Subscription
-from zejzl.engine.healing import Recovered, Target
+from zejzl.engine.commands import handlers
 from zejzl.engine.history import fitting
 from zejzl.engine.journal import Conversations, Journal, unheard
+from zejzl.engine.journey import Engine, Journey, Limits
+from zejzl.engine.learned import Learned
 from zejzl.engine.lifecycle import Lifecycle
+from zejzl.engine.probes import provider_answers, store_answers
 from zejzl.engine.recovery import RecoveredRequest, Recovery
 from zejzl.engine.registry import Registry
 from zejzl.engine.stream import stream
+from zejzl.engine.targets import Target
 from zejzl.engine.upkeep import Upkeep
+from zejzl.engine.waiting import Recovered
 from zejzl.errors import StoreError
 from zejzl.events import BreakerChanged, Event, RecoveryRecorded, utc
 from zejzl.magic import FairyMagic
+from zejzl.magic.gate import PROVIDERS
+from zejzl.magic.lanes import Asked, asked_by
 from zejzl.messages import Delta, Message, Reply, Request, Turn
+from zejzl.policies.admission import Criticality
 from zejzl.ports import AIProvider, Provider, SimpleProvider, Store
 from zejzl.settings import Settings
 
@@ -81,7 +95,8 @@ class AsyncMessageBus:
             raise TypeError(f"settings must be Settings, not {type(settings).__name__}")
         self.settings = settings if settings is not None else _settings_from_env()
         self._clock = clock or SystemClock()
-        self.magic = magic or FairyMagic(clock=self._clock)
+        folder = self.settings.home / "guarded"
+        self.magic = magic or FairyMagic(clock=self._clock, folder=folder)
         self.store = store if store is not None else self._default_store()
         self._registry = Registry(
             self.magic,
@@ -96,8 +111,15 @@ class AsyncMessageBus:
         persistence = self.magic.circuit_breakers["persistence"]
         self._journal = Journal(self.store, persistence, self._clock)
         self._engine = Engine(self._clock, self.magic, self._journal, Recovered())
+        self._learned = Learned(self.store, self.magic)
         self._upkeep = Upkeep(
-            self.store, self._clock, uuid4().hex, self._look, self.settings.retention_days
+            self.store,
+            self._clock,
+            uuid4().hex,
+            self._look,
+            self.settings.retention_days,
+            handlers(self.magic),
+            self._learned,
         )
         self._requests = 0
         self._recovery = Recovery(self.store, self._clock)
@@ -108,7 +130,9 @@ class AsyncMessageBus:
             idle=self.settings.idle_timeout,
             patience=self.settings.patience,
             max_attempts=self.settings.max_attempts,
+            hedging=self.settings.hedging,
         )
+        self.magic.remedies.watch("persistence", partial(store_answers, self.store))
         self.magic.listen(self._on_event)
 
     def _default_store(self) -> Store:
@@ -138,6 +162,7 @@ class AsyncMessageBus:
             self._lifecycle.started = True
             try:
                 await self.store.open()
+                await self._learned.recall()
                 self._lifecycle.running = True
                 kept = await self.store.setting("default_provider")
                 self._registry.kept_default = (kept or "").strip().lower()
@@ -205,8 +230,13 @@ class AsyncMessageBus:
             ValueError: If the name cannot be one.
             TypeError: If it has neither `generate` nor `generate_response`.
         """
+        from zejzl.providers.simple import full
+
         self._lifecycle.check()
-        await self._registry.add(name, _full(provider))
+        await self._registry.add(name, whole := full(provider))
+        self.magic.remedies.watch(
+            f"{PROVIDERS}:{name.strip().lower()}", partial(provider_answers, whole)
+        )
         if OFFLINE in self._registry and len(self._registry) > 1:
             await self._registry.remove(OFFLINE)
 
@@ -220,6 +250,7 @@ class AsyncMessageBus:
         """
         self._lifecycle.check()
         seat = self._registry.take(name)
+        self.magic.remedies.watch(f"{PROVIDERS}:{name.strip().lower()}", None)
         await self._offer_offline()
         await self._registry.let_go(seat)
 
@@ -263,6 +294,7 @@ class AsyncMessageBus:
         deadline: float | None = None,
         patience: float | None = None,
         failover: bool | Sequence[str] | None = None,
+        criticality: str = "normal",
         sender: str = "user",
     ) -> Reply:
         """Return a model's answer to `content`.
@@ -280,6 +312,8 @@ class AsyncMessageBus:
             deadline: Seconds for everything together; None is the setting.
             patience: Seconds to wait for the preferred provider; None is the setting.
             failover: True: everybody else may answer too; names: these may.
+            criticality: "sheddable", "normal", "critical" or "critical_plus": who goes first
+                where not all can, and who is turned away.
             sender: Who asks, for the record.
 
         Raises:
@@ -290,9 +324,10 @@ class AsyncMessageBus:
         """
         request = self._request(content, system, max_tokens, temperature)
         limits = self._limits(deadline, patience)
+        asked = self._asked(criticality, conversation_id, streamed=False)
         chain = self._registry.chain(provider, failover, model)
         with self._lifecycle:
-            journey = await self._begin(request, chain, limits, conversation_id, sender)
+            journey = await self._begin(request, chain, limits, asked, conversation_id, sender)
             try:
                 return await call(journey)
             finally:
@@ -311,6 +346,7 @@ class AsyncMessageBus:
         deadline: float | None = None,
         patience: float | None = None,
         failover: bool | Sequence[str] | None = None,
+        criticality: str = "normal",
         sender: str = "user",
     ) -> AsyncGenerator[Delta, None]:
         """Yield a model's answer piece by piece; the last piece carries the Reply.
@@ -322,9 +358,10 @@ class AsyncMessageBus:
         """
         request = self._request(content, system, max_tokens, temperature)
         limits = self._limits(deadline, patience)
+        asked = self._asked(criticality, conversation_id, streamed=True)
         chain = self._registry.chain(provider, failover, model)
         with self._lifecycle:
-            journey = await self._begin(request, chain, limits, conversation_id, sender)
+            journey = await self._begin(request, chain, limits, asked, conversation_id, sender)
             try:
                 async with aclosing(stream(journey)) as deltas:
                     async for delta in deltas:
@@ -337,14 +374,13 @@ class AsyncMessageBus:
         request: Request,
         chain: list[Target],
         limits: Limits,
+        asked: Asked,
         conversation_id: str | None,
         sender: str,
     ) -> Journey:
         """Wait for the conversation's turn and return the request, ready to go."""
         started = self._clock.now()
         checked_text("sender", sender)
-        if conversation_id is not None:
-            checked_text("conversation_id", conversation_id, empty=True)
         message = Message(
             id=uuid4().hex,
             content=request.content,
@@ -362,7 +398,7 @@ class AsyncMessageBus:
             raise
         self._requests += 1
         self._upkeep.changed()
-        return Journey(self._engine, message, request, chain, limits, started)
+        return Journey(self._engine, message, request, chain, limits, started, asked)
 
     async def _told(self, conversation_id: str) -> tuple[Turn, ...]:
         """Return what of a conversation is sent along with its next question."""
@@ -374,6 +410,15 @@ class AsyncMessageBus:
     ) -> Request:
         limit = self.settings.max_tokens if max_tokens is None else max_tokens
         return checked_request(content, system, limit, temperature)
+
+    def _asked(self, criticality: str, conversation_id: str | None, *, streamed: bool) -> Asked:
+        """Return what admission control needs to know."""
+        if conversation_id is not None:
+            checked_text("conversation_id", conversation_id, empty=True)
+        found = checked_criticality(criticality)
+        if self.magic.is_critical:
+            found = max(found, Criticality.CRITICAL)
+        return asked_by(found, conversation_id, streamed=streamed)
 
     def _limits(self, deadline: float | None, patience: float | None) -> Limits:
         if deadline is None and patience is None:
@@ -417,6 +462,7 @@ class AsyncMessageBus:
                 log.debug("circuit breaker of %s: %s", name, reason)
                 if after != "half_open":
                     self._engine.recovered.announce()
+                    self.magic.gate.look_again()
             case RecoveryRecorded(target=target, remedy=remedy, outcome=outcome):
                 log.info("%s: %s; %s: %s", target, event.failure_class, remedy, outcome)
                 log.debug("%s: %s", target, event.issue)
@@ -437,27 +483,6 @@ class AsyncMessageBus:
             "providers": self.providers,
             "magic": await self.magic.get_system_status(),
         }
-
-
-def _full(provider: Provider | SimpleProvider | AIProvider) -> Provider:
-    if isinstance(provider, type):
-        raise TypeError(f"{provider.__name__} is a class: register one made of it")
-    mute = getattr(type(provider), "generate_response", None) is AIProvider.generate_response
-    if mute and not isinstance(provider, Provider):
-        raise TypeError(
-            f"{type(provider).__name__} does not define "
-            "async def generate_response(self, message, history) -> str"
-        )
-    if isinstance(provider, Provider):
-        return provider
-    if isinstance(provider, SimpleProvider):
-        from zejzl.providers.simple import Simple
-
-        return Simple(provider)
-    raise TypeError(
-        f"{type(provider).__name__} is no provider: it needs a name and generate(request), or "
-        "generate_response(message, history)"
-    )
 
 
 def _settings_from_env() -> Settings:

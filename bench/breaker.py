@@ -23,7 +23,8 @@ from statistics import median
 
 from zejzl.errors import CircuitOpen
 from zejzl.magic.breakers import CircuitBreaker, CircuitBreakerConfig
-from zejzl.policies.breaker import Breaker, BreakerRules
+from zejzl.policies.breaker import Breaker
+from zejzl.policies.breaker_rules import BreakerRules
 
 CALLS = 1_000  # per round
 BREAKERS = 10_000

@@ -5,7 +5,11 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from ai_framework import AsyncMessageBus
-from zejzl.magic import FairyMagic
+from zejzl.errors import ServerError
+from zejzl.magic import CircuitBreaker, FairyMagic
+from zejzl.magic.lanes import Asked, Permit
+from zejzl.policies.breaker import Refused
+from zejzl.policies.diagnosis import diagnose
 from zejzl.ports import Store
 from zejzl.settings import Settings
 from zejzl.stores import InMemoryStore
@@ -38,6 +42,19 @@ def make_bus(
     return AsyncMessageBus(
         Settings(**settings), store=store or InMemoryStore(clock=clock), clock=clock, magic=magic
     )
+
+
+def ask(magic: FairyMagic, breaker: CircuitBreaker, name: str = "a") -> Permit | Refused:
+    """Ask the gate to let a call of a provider pass."""
+    return magic.gate.acquire(breaker, magic.gate.lane(name), Asked())
+
+
+def break_down(magic: FairyMagic, breaker: CircuitBreaker, name: str = "a") -> None:
+    """Let three calls of a provider fail."""
+    for _ in range(3):
+        permit = ask(magic, breaker, name)
+        if isinstance(permit, Permit):
+            magic.gate.failed(permit, ServerError("x"), diagnose(ServerError("x")))
 
 
 async def register(

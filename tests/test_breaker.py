@@ -17,12 +17,12 @@ from zejzl.policies.breaker import (
     CROWD,
     MAX_PAUSE,
     Breaker,
-    BreakerRules,
     Pin,
     Refused,
     State,
     Transition,
 )
+from zejzl.policies.breaker_rules import BreakerRules
 
 FORCED, DISABLED, UNPINNED = Pin.FORCED_OPEN, Pin.DISABLED, Pin.NONE
 CLOSED, OPEN, HALF_OPEN = State.CLOSED, State.OPEN, State.HALF_OPEN
@@ -862,6 +862,7 @@ def test_a_snapshot_is_json_with_times_as_seconds_to_go() -> None:
         "step": 1,
         "since_probe": 0.25,
         "turned_away": 1,
+        "slow": False,
         "paused_for": 0.0,
         "pause_reason": "",
         "window": [0, 0],

@@ -27,7 +27,8 @@ from zejzl.magic.breakers import (
     CircuitBreakerConfig,
     CircuitBreakerState,
 )
-from zejzl.policies.breaker import BreakerRules, Pin, State, Transition
+from zejzl.policies.breaker import Pin, State, Transition
+from zejzl.policies.breaker_rules import BreakerRules
 from zejzl.testing import FakeClock
 
 WALL = 1_700_000_000.0
@@ -593,7 +594,7 @@ async def test_a_failure_that_cannot_be_read_is_a_failure_all_the_same() -> None
         await breaker.call(ill, Unreadable())
 
     assert breaker.state is State.OPEN
-    assert breaker.last_error == "Unreadable: (its text cannot be read)"
+    assert breaker.last_error == "Unreadable: it cannot be shown"
 
 
 @pytest.mark.parametrize("how", ["call", "report"])

@@ -1,29 +1,24 @@
 """The command line: what people type, what programs read, and what neither must ever see."""
 
 import asyncio
-import io
-import json
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ai_framework import AsyncMessageBus
+from tests.shell import HOSTILE, KEY, STEERING, Done, Shell, Typing, until
 from tests.tree import ROOT
-from zejzl.cli import main
 from zejzl.cli.advice import CHAT, SHELL, Place
 from zejzl.cli.providers import masked
 from zejzl.cli.terminal import explained, in_columns, safe
@@ -41,11 +36,6 @@ from zejzl.settings import VENDOR_KEYS, Secret, Settings
 from zejzl.stores import SqliteStore
 from zejzl.testing import CANONICAL, FaultServer, faults
 
-KEY = "sk-test-0123456789abcdefWXYZ"
-OURS = re.compile(r"^ZEJZL_|_API_KEY$|_BASE_URL$|_MODEL$|^NO_COLOR$|^FORCE_COLOR$|^COLUMNS$")
-STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-HOSTILE = "[red]\x1b[31mred\x1b[0m \x1b]0;title\x07 \x9b2J \u202egnp.exe\rover [/red] :boom:"
-
 READING = [
     ("providers",),
     ("status",),
@@ -53,70 +43,10 @@ READING = [
     ("history",),
     ("history", "--all"),
     ("heal",),
+    ("rituals",),
+    ("preferences",),
     ("recover",),
 ]
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-class Shell:
-    """The command line in a folder of its own, without anything of this machine's environment."""
-
-    def __init__(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        self.folder = folder
-        self._monkeypatch = monkeypatch
-        self._capsys = capsys
-        self._started: list[subprocess.Popen[str]] = []
-        for name in filter(OURS.search, list(os.environ)):
-            monkeypatch.delenv(name)
-        monkeypatch.chdir(folder)
-        self.set(ZEJZL_HOME=str(folder / "home"), PYTHONDONTWRITEBYTECODE="1")
-
-    def set(self, **env: str) -> None:
-        for name, value in env.items():
-            self._monkeypatch.setenv(name, value)
-
-    def with_vendors(self, server: FaultServer) -> None:
-        """Set the addresses of chatgpt and claude to the server's, and their keys."""
-        self.set(
-            OPENAI_API_KEY=KEY,
-            CHATGPT_BASE_URL=server.base_url("chatgpt"),
-            ANTHROPIC_API_KEY=f"{KEY}-too",
-            CLAUDE_BASE_URL=server.base_url("claude", "anthropic"),
-        )
-
-    def __call__(self, *words: str, stdin: str = "") -> Done:
-        """Run a command in this process."""
-        self._monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
-        self._capsys.readouterr()
-        code = main(words)
-        return Done(code, *self._capsys.readouterr())
-
-    def start(self, *words: str, **how: Any) -> "subprocess.Popen[str]":
-        """Start a command in a process of its own."""
-        pipes = dict.fromkeys(["stdin", "stdout", "stderr"], subprocess.PIPE)
-        command = [sys.executable, "-m", "zejzl", *words]
-        process = subprocess.Popen(command, cwd=self.folder, text=True, **{**pipes, **how})
-        self._started.append(process)
-        return process
-
-    def end(self) -> None:
-        """Leave no process behind, whatever became of the test."""
-        for process in self._started:
-            process.kill()
-            with process:
-                pass
 
 
 @pytest.fixture
@@ -147,54 +77,6 @@ def server() -> Iterator[FaultServer]:
 def online(shell: Shell, server: FaultServer) -> Shell:
     shell.with_vendors(server)
     return shell
-
-
-def until(true: Callable[[], object]) -> None:
-    """Return as soon as another process or thread has made it so; pytest's timeout is the end."""
-    while not true():
-        select.select([], [], [], 0.005)
-
-
-class Typing:
-    """A command on a terminal, and somebody who types."""
-
-    def __init__(self, shell: Shell, *words: str) -> None:
-        self._ours, theirs = pty.openpty()
-        self.process = shell.start(*words, stdin=theirs, stdout=theirs, stderr=theirs)
-        os.close(theirs)
-        self.seen = ""
-
-    def type(self, text: str) -> None:
-        os.write(self._ours, text.encode())
-
-    def press_ctrl_c(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-
-    def press_ctrl_c_until(self, text: str) -> None:
-        """Press it again where nothing happens: CPython may miss it right after its prompt."""
-        while text not in self.seen:
-            self.press_ctrl_c()
-            if select.select([self._ours], [], [], 1.0)[0]:
-                self.seen += self._read()
-
-    def read_until(self, text: str) -> str:
-        """Return what is shown up to `text`, which must come."""
-        while text not in self.seen:
-            self.seen += self._read()
-        before, _, self.seen = self.seen.partition(text)
-        return before
-
-    def end(self) -> int:
-        """Return the exit code, having read the rest."""
-        try:
-            while True:
-                self.seen += self._read()
-        except OSError:  # how Linux tells that nobody has the terminal open any more
-            os.close(self._ours)
-        return self.process.wait()
-
-    def _read(self) -> str:
-        return os.read(self._ours, 65536).decode(errors="replace")
 
 
 # ── Help, usage, exit codes ──────────────────────────────────────────────────────────────────────
@@ -246,6 +128,9 @@ def test_the_version_is_told(shell: Shell) -> None:
         (["set-default", "nobody"], "claude"),
         (["history", "--limit", "0"], "--limit"),
         (["demo", "--seconds", "0"], "--seconds"),
+        (["status", "--interval", "0"], "--interval"),
+        (["shield", "sideways"], "sideways"),
+        (["heal", "--issue", "x"], "--issue"),
     ],
     ids=" ".join,
 )
@@ -682,8 +567,8 @@ def test_options_reach_the_provider(online: Shell, server: FaultServer) -> None:
 
     done = online("ask", "hello", *how, "--temperature", "0.5")
 
-    (call,) = server.calls("claude")
-    assert (call.model, call.max_tokens) == ("big", 7)
+    call, longer = server.calls("claude")
+    assert (call.model, call.max_tokens, longer.max_tokens) == ("big", 7, 8)
     assert (call.body["system"], call.body["temperature"]) == ("be brief", 0.5)
     assert "token limit" in done.err
 
@@ -843,7 +728,9 @@ def test_a_second_ctrl_c_at_the_prompt_leaves(shell: Shell) -> None:
 # ── What the database tells ──────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("words", [("status",), ("history",), ("heal",)])
+@pytest.mark.parametrize(
+    "words", [("status",), ("history",), ("heal",), ("rituals",), ("preferences",)]
+)
 def test_looking_makes_no_database(shell: Shell, words: tuple[str, ...]) -> None:
     assert shell(*words).code == 0
     assert not (shell.folder / "home").exists()
@@ -927,13 +814,13 @@ def test_the_recovery_log_tells_what_failed_and_what_helped(
     server.play("chatgpt", faults.rate_limited(30))
     online("ask", "hello")
 
-    done, found = online("heal"), online("heal", "chatgpt", "--json").json
+    done, found = online("heal"), online("heal", "chatgpt", "--log", "--json").json
 
     assert "1 of 1 remedies helped (100%)" in done.out
     (record,) = found["recoveries"]
     assert (record["failure_class"], record["remedy"]) == ("rate_limited", "failover")
     assert found["success_rate"] == 1.0
-    assert online("heal", "claude", "--json").json["recoveries"] == []
+    assert online("heal", "claude", "--log", "--json").json["recoveries"] == []
 
 
 def test_what_a_killed_process_left_is_settled_once(online: Shell, server: FaultServer) -> None:

@@ -67,7 +67,7 @@ PAGES: dict[FailureClass, tuple[Verdict, Verdict, list[Remedy]]] = {
     F.AUTH: (PAUSE_KEY, PAUSE_KEY, [R.FAILOVER, R.WAIT]),
     F.QUOTA_EXHAUSTED: (PAUSE_KEY, PAUSE_KEY, [R.FAILOVER, R.WAIT]),
     F.DEADLINE: (FAIL, FAIL, []),
-    F.TRUNCATED: (VOID, VOID, []),
+    F.TRUNCATED: (VOID, VOID, [Remedy.GROW_ANSWER]),
     F.CONTENT_FILTERED: (VOID, VOID, []),
     F.BAD_REQUEST: (VOID, VOID, []),
     F.CANCELLED: (VOID, VOID, []),
@@ -117,7 +117,7 @@ def test_a_refused_key_is_not_tried_again_but_the_next_provider_is(kind: Failure
 
 @every_class
 def test_the_same_again_may_help_unless_it_is_hopeless_or_over(kind: FailureClass) -> None:
-    no_use = {F.AUTH, F.QUOTA_EXHAUSTED, F.CONTEXT_OVERFLOW, F.BAD_REQUEST, F.TRUNCATED}
+    no_use = {F.AUTH, F.QUOTA_EXHAUSTED, F.CONTEXT_OVERFLOW, F.BAD_REQUEST}
     no_use |= {F.CONTENT_FILTERED, F.DEADLINE, F.CANCELLED}
 
     assert Diagnosis(kind, FAIL).same_again_may_help is (kind not in no_use)

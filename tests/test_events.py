@@ -3,6 +3,7 @@
 import json
 import re
 from datetime import UTC, datetime
+from typing import get_type_hints
 
 import pytest
 from hypothesis import given
@@ -13,10 +14,10 @@ from zejzl.events import (
     TYPES,
     VERSION,
     BreakerChanged,
-    BudgetRestored,
     Event,
     RecoveryRecorded,
-    RequestRecovered,
+    RunbookPerformed,
+    RunbookStep,
     from_json,
     tag,
     to_json,
@@ -32,14 +33,33 @@ CHANGED = BreakerChanged(
     reason="3 failures",
     timestamp=NOON,
 )
+STEP: RunbookStep = {"what": "warm the cache", "ok": True, "seconds": 0.5, "said": "warmed"}
+PERFORMED = RunbookPerformed(
+    name="deploy", success=True, steps=(STEP,), sentence="deploy: warmed.", timestamp=NOON
+)
 
 times = st.datetimes(timezones=st.just(UTC))
 numbers = st.floats(allow_nan=False, allow_infinity=False)
+steps = st.fixed_dictionaries(
+    {"what": st.text(), "ok": st.booleans(), "seconds": numbers, "said": st.text()}
+)
+CHOSEN: dict[object, st.SearchStrategy[object]] = {
+    datetime: times,
+    float: numbers,
+    float | None: st.none() | numbers,
+    tuple[RunbookStep, ...]: st.lists(steps).map(tuple),
+}
 events: st.SearchStrategy[Event] = st.one_of(
-    st.builds(RecoveryRecorded, timestamp=times, energy_used=numbers),
-    st.builds(BreakerChanged, timestamp=times),
-    st.builds(BudgetRestored, timestamp=times, amount=numbers),
-    st.builds(RequestRecovered, timestamp=times),
+    [
+        st.builds(
+            cls,
+            **{
+                name: CHOSEN.get(hint, st.from_type(hint))
+                for name, hint in get_type_hints(cls).items()
+            },
+        )
+        for cls in TYPES.values()
+    ]
 )
 
 
@@ -76,6 +96,29 @@ def test_a_newer_version_is_refused_as_newer() -> None:
 def test_an_unknown_type_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="'breaker_melted'"):
         from_json({**to_json(CHANGED), "type": "breaker_melted"})
+
+
+def test_a_runbooks_steps_are_stored_as_plain_json() -> None:
+    assert json.loads(json.dumps(to_json(PERFORMED)))["steps"] == [STEP]
+
+
+def test_a_row_that_is_older_than_a_field_gets_the_fields_default() -> None:
+    recorded = RecoveryRecorded(
+        target="claude",
+        issue="HTTP 500",
+        failure_class="server_error",
+        remedy="retry",
+        success=True,
+        verified=True,
+        energy_used=10.0,
+        timestamp=NOON,
+        outcome="ok",
+    )
+    body = to_json(recorded)
+    older = {name: value for name, value in body.items() if value is not None}
+
+    assert "request_id" not in older
+    assert from_json(older) == recorded
 
 
 @pytest.mark.parametrize("field", ["name", "generation", "timestamp"])

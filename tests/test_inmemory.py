@@ -44,6 +44,15 @@ async def test_the_oldest_events_go_when_there_are_too_many() -> None:
     assert [getattr(event, "amount", None) for event in await store.events()] == [7, 8, 9]
 
 
+async def test_the_oldest_commands_go_when_there_are_too_many() -> None:
+    store = InMemoryStore(limit=3)
+    await store.open()
+
+    ids = [await store.post_command("bus", f"{n}", "{}") for n in range(10)]
+
+    assert [id for id, _, _ in await store.take_commands("bus")] == ids[-3:]
+
+
 async def test_a_conversation_that_was_forgotten_can_begin_again() -> None:
     store = InMemoryStore(limit=1)
     await store.open()

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from src.magic import CircuitBreakerConfig, FairyMagic, HealingRecord
-from tests.driving import finished
+from tests.driving import ask, break_down, finished
 from zejzl.errors import AuthFailed, BadRequest, ContentFiltered, RateLimited, ServerError
 from zejzl.events import BudgetRestored, Event
+from zejzl.magic.lanes import Permit
 from zejzl.testing import FakeClock
 
 
@@ -70,11 +71,8 @@ async def test_components_replace_or_add() -> None:
 async def test_a_component_is_as_badly_off_as_its_worst_child() -> None:
     clock = FakeClock()
     magic = make(clock)
-    good, bad = magic.provider("good"), magic.provider("bad")
-    for _ in range(3):
-        token = magic.acquire(bad)
-        assert isinstance(token, int)
-        bad.fail(token, ServerError("x"))
+    good, bad = magic.gate.provider("good"), magic.gate.provider("bad")
+    break_down(magic, bad)
 
     whole: Any = await magic.get_circuit_breaker_status("ai_provider")
 
@@ -180,11 +178,8 @@ async def test_energy_comes_back_with_time_and_by_hand() -> None:
 async def test_resetting_a_breaker_closes_its_children_too_and_unknown_names_are_false() -> None:
     clock = FakeClock()
     magic = make(clock)
-    child = magic.provider("a")
-    for _ in range(3):
-        token = magic.acquire(child)
-        assert isinstance(token, int)
-        child.fail(token, ServerError("x"))
+    child = magic.gate.provider("a")
+    break_down(magic, child)
     before = child.state
 
     done = await magic.reset_circuit_breaker("ai_provider")
@@ -196,11 +191,8 @@ async def test_resetting_a_breaker_closes_its_children_too_and_unknown_names_are
 async def test_time_earns_nothing_while_no_provider_is_well() -> None:
     clock = FakeClock()
     magic = make(clock, energy_level=50.0)
-    child = magic.provider("a")
-    for _ in range(3):
-        token = magic.acquire(child)
-        assert isinstance(token, int)
-        child.fail(token, ServerError("x"))
+    child = magic.gate.provider("a")
+    break_down(magic, child)
 
     await clock.advance(10.0)
 
@@ -210,20 +202,20 @@ async def test_time_earns_nothing_while_no_provider_is_well() -> None:
 async def test_providers_and_their_models_have_breakers_of_their_own() -> None:
     magic = make(FakeClock())
 
-    assert magic.provider("a") is magic.provider("a")
-    assert magic.provider("a", "big") is not magic.provider("a")
-    magic.forget_provider("a")
+    assert magic.gate.provider("a") is magic.gate.provider("a")
+    assert magic.gate.provider("a", "big") is not magic.gate.provider("a")
+    magic.gate.forget_provider("a")
 
     assert not [name for name in magic.circuit_breakers if name.startswith("ai_provider:")]
 
 
 async def test_patience_is_a_second_or_the_slowest_providers_usual_answer() -> None:
     magic = make(FakeClock())
-    quick = magic.patience()
-    slow = magic.provider("slow")
+    quick = magic.gate.patience()
+    slow = magic.gate.provider("slow")
     for _ in range(20):
-        token = magic.acquire(slow)
-        assert isinstance(token, int)
-        magic.succeeded(slow, token, 3.0, first=True)
+        permit = ask(magic, slow, "slow")
+        assert isinstance(permit, Permit)
+        magic.gate.succeeded(permit, 3.0, first=True)
 
-    assert (quick, magic.patience()) == (1.0, 3.0)
+    assert (quick, magic.gate.patience()) == (1.0, 3.0)

@@ -30,6 +30,7 @@ from zejzl.events import BudgetRestored
 from zejzl.messages import Attempt, Message
 from zejzl.stores import SqliteStore
 from zejzl.stores import statements as sql
+from zejzl.stores.connection import APPLICATION_ID
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 OK = Attempt("claude", "opus", "ok", 0.25)
@@ -37,7 +38,7 @@ SRC = Path(__file__).parents[1] / "src"
 
 # What every child process begins with; its arguments are the database and what the test gives.
 CHILD = """
-import asyncio, os, sys
+import asyncio, os, select, sys
 from datetime import UTC, datetime
 from zejzl.errors import StoreError
 from zejzl.messages import Attempt, Message
@@ -229,6 +230,9 @@ async def pragma(store: SqliteStore, setting: str) -> object:
         (sql.CLAIM, "messages_state"),
         (sql.PRUNE_MESSAGES, "messages_state"),
         (sql.PRUNE_EVENTS, "events_at"),
+        (sql.WAITING_COMMANDS, "commands_waiting"),
+        (sql.TAKE_COMMANDS, "commands_waiting"),
+        (sql.PRUNE_COMMANDS, "commands_at"),
         (f"{sql.EVENTS} WHERE type = ? ORDER BY seq DESC LIMIT ?", "events_type"),
     ],
 )
@@ -239,7 +243,7 @@ async def test_no_statement_reads_a_whole_table(
     plan = " / ".join(str(row[3]) for row in rows)
 
     assert f"USING INDEX {index}" in plan or f"USING COVERING INDEX {index}" in plan
-    assert "SCAN messages" not in plan and "SCAN events" not in plan
+    assert not any(f"SCAN {table}" in plan for table in ("messages", "events", "commands"))
 
 
 # Full, locked, read-only, failing
@@ -454,11 +458,28 @@ async def test_a_newer_schema_is_refused_and_left_as_it_is(path: Path) -> None:
     query(path, "PRAGMA user_version = 99")
     before = content(path)
 
-    with pytest.raises(StoreTooNew, match="has schema 99, this zejzl knows 1"):
+    with pytest.raises(StoreTooNew, match="has schema 99, this zejzl knows 2"):
         await open_store(path)
 
     assert content(path) == before
     assert sorted(p.name for p in path.parent.iterdir()) == ["zejzl.db", "zejzl.db.owners"]
+
+
+async def test_an_older_schema_is_brought_up_to_date_with_its_rows(path: Path) -> None:
+    first = (SRC / "zejzl/stores/schema/001_first.sql").read_text()
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(first)
+        connection.execute("INSERT INTO settings VALUES ('default_provider', 'claude')")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute("PRAGMA user_version = 1")
+
+    store = await open_store(path)
+    kept, id = await store.setting("default_provider"), await store.post_command("b", "c", "{}")
+    problems = await store.check()
+    await store.close()
+
+    assert (kept, id, problems) == ("claude", 1, [])
 
 
 async def test_another_programs_database_is_left_alone(path: Path) -> None:
@@ -614,6 +635,47 @@ async def test_processes_that_start_together_share_the_file(path: Path) -> None:
     await store.close()
     assert (orphans, codes, problems) == (["0"] * 3, [0] * 3, [])
     assert len({message.id for message in turns}) == 600
+
+
+async def test_commands_are_shared_out_among_those_who_take_at_once(path: Path) -> None:
+    script = """
+        async def main():
+            store = SqliteStore(path)
+            await store.open()
+            say("ready")
+            while (taken := await store.take_commands("bus")) or not enough():
+                for id, _, body in taken:
+                    await store.answer_command(id, True, body)
+                    say(id)
+            await store.close()
+
+        def enough():
+            return select.select([sys.stdin], [], [], 0.001)[0]
+
+        asyncio.run(main())
+    """
+    store = await open_store(path)
+    with child(path, script) as a, child(path, script) as b:
+        assert [line(a), line(b)] == ["ready", "ready"]
+        ids = [await store.post_command("bus", "do", str(n)) for n in range(200)]
+        alien = await store.post_command("another bus", "do", "{}")
+        said = [process.communicate("\n")[0].split() for process in (a, b)]
+    answers = [await store.command(id) for id in ids]
+    left = await store.command(alien)
+    await store.close()
+
+    assert sorted(int(id) for taken in said for id in taken) == ids
+    assert answers == [("done", str(n)) for n in range(200)]
+    assert left == ("waiting", "")
+
+
+async def test_where_no_command_waits_nothing_is_written(store: SqliteStore, path: Path) -> None:
+    await store.take_commands("bus")
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")  # whoever would write now is told that it is locked
+
+        assert await store.take_commands("bus") == []
 
 
 # Killed

@@ -383,7 +383,7 @@ async def test_half_a_character_is_refused_wherever_text_is_written(store: Store
     broken = replace(restored(1.0), reason=HALF)
     done = answer(question())
 
-    writes: tuple[Callable[[], Awaitable[None]], ...] = (
+    writes: tuple[Callable[[], Awaitable[object]], ...] = (
         lambda: store.accept(question("m2"), HALF, "opus"),
         lambda: store.accept(question("m2"), "claude", HALF),
         lambda: store.attempt("m1", 2, HALF, "opus"),
@@ -394,6 +394,10 @@ async def test_half_a_character_is_refused_wherever_text_is_written(store: Store
         lambda: store.keep_setting(HALF, "x"),
         lambda: store.keep_setting("x", HALF),
         lambda: store.keep_snapshot("x", HALF),
+        lambda: store.post_command(HALF, "x", "x"),
+        lambda: store.post_command("x", HALF, "x"),
+        lambda: store.post_command("x", "x", HALF),
+        lambda: store.answer_command(1, True, HALF),
     )
     for write in writes:
         with pytest.raises(ValueError, match="is not storable: half a character"):
@@ -477,6 +481,90 @@ async def test_a_snapshot_replaces_its_owners_last_and_the_newest_comes_first(
         ("a", NOON + timedelta(seconds=3), True, "3"),
         ("b", NOON + timedelta(seconds=2), True, "2"),
     ]
+
+
+# Commands
+
+
+async def test_a_command_goes_from_the_one_who_asks_to_its_owner_and_back(store: Store) -> None:
+    id = await store.post_command("bus", "reset", '{"name": "claude"}')
+    states = [await store.command(id)]
+
+    taken = await store.take_commands("bus")
+    states.append(await store.command(id))
+    await store.answer_command(id, True, '"closed"')
+    states.append(await store.command(id))
+
+    assert taken == [(id, "reset", '{"name": "claude"}')]
+    assert states == [("waiting", ""), ("taken", ""), ("done", '"closed"')]
+
+
+async def test_a_command_that_failed_says_so(store: Store) -> None:
+    id = await store.post_command("bus", "reset", "{}")
+    await store.take_commands("bus")
+
+    await store.answer_command(id, False, '"no"')
+
+    assert await store.command(id) == ("failed", '"no"')
+
+
+async def test_commands_are_given_out_once_oldest_first_and_to_their_owner_alone(
+    store: Store,
+) -> None:
+    ids = [await store.post_command(f"bus {n % 2}", str(n), "{}") for n in range(6)]
+
+    taken = [await store.take_commands(owner) for owner in ("bus 1", "bus 1", "bus", "bus 0")]
+
+    assert [[id for id, _, _ in some] for some in taken] == [ids[1::2], [], [], ids[::2]]
+    assert ids == sorted({*ids})
+
+
+async def test_a_command_for_one_who_is_gone_stays_waiting(store: Store) -> None:
+    id = await store.post_command("gone", "reset", "{}")
+
+    assert await store.take_commands("bus") == []
+    assert await store.command(id) == ("waiting", "")
+
+
+@pytest.mark.parametrize("state", ["unknown", "waiting", "answered"])
+async def test_only_what_was_taken_and_has_no_answer_is_answered(store: Store, state: str) -> None:
+    id = await store.post_command("bus", "reset", "{}")
+    if state == "answered":
+        await store.take_commands("bus")
+        await store.answer_command(id, True, "1")
+    before = await store.command(id)
+
+    with pytest.raises(ValueError, match=r"command \d+ awaits no answer"):
+        await store.answer_command(99 if state == "unknown" else id, False, "2")
+
+    assert await store.command(id) == before
+
+
+async def test_an_unknown_command_is_none(store: Store) -> None:
+    assert await store.command(1) is None
+
+
+async def test_every_text_of_a_command_comes_back_as_it_was(store: Store) -> None:
+    ids = [await store.post_command(text, text, text) for text in HOSTILE]
+
+    for id, text in zip(ids, HOSTILE, strict=True):
+        assert await store.take_commands(text) == [(id, text, text)]
+        await store.answer_command(id, True, text)
+        assert await store.command(id) == ("done", text)
+
+
+async def test_pruning_takes_commands_and_no_id_is_used_twice(
+    store: Store, clock: SetClock
+) -> None:
+    old = await store.post_command("bus", "old", "{}")
+    clock.time += 60.0
+    new = await store.post_command("bus", "new", "{}")
+
+    gone = [await store.prune(before=NOON + timedelta(seconds=s)) for s in (30, 90)]
+
+    assert gone == [1, 1]
+    assert [await store.command(id) for id in (old, new)] == [None, None]
+    assert await store.post_command("bus", "newer", "{}") > new
 
 
 # Pruning
@@ -619,6 +707,10 @@ async def test_only_an_open_store_answers(unopened: Store, state: str) -> None:
         lambda: unopened.keep_setting("x", "y"),
         lambda: unopened.keep_snapshot("x", "y"),
         lambda: unopened.snapshots(),
+        lambda: unopened.post_command("x", "y", "z"),
+        lambda: unopened.take_commands("x"),
+        lambda: unopened.answer_command(1, True, "x"),
+        lambda: unopened.command(1),
         lambda: unopened.check(),
         lambda: unopened.prune(before=NOON),
     ):

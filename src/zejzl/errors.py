@@ -4,6 +4,8 @@
     ├── SettingsError           a setting is unknown or impossible; also a ValueError
     ├── Rejected                not sent: no provider was called and nothing was spent
     │   ├── CircuitOpen         calls to it are paused; `retry_after` says for how long
+    │   ├── Overloaded          no place is free, and waiting for one is in vain
+    │   ├── Shielded            only critical work passes at present
     │   ├── NoSuchProvider      also a LookupError
     │   ├── ConversationBusy    an earlier turn took until the deadline; also a TimeoutError
     │   └── BusNotRunning       before start() or after stop()
@@ -109,6 +111,42 @@ class CircuitOpen(Rejected):
             f"circuit breaker of {self.name!r} is open: {self.reason}; "
             f"try again in {self.retry_after:.1f} s"
         )
+
+
+class Overloaded(Rejected):
+    """Too many calls are under way, and waiting for a place would take too long.
+
+    Attributes:
+        name: The provider's name.
+        retry_after: Seconds after which a place may be free.
+        reason: Why this call was not let in, in words.
+    """
+
+    def __init__(self, name: str, retry_after: float, reason: str) -> None:
+        self.name = name
+        self.retry_after = retry_after
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name!r} is full: {self.reason}; try again in {self.retry_after:.1f} s"
+
+
+class Shielded(Rejected):
+    """Admission control lets only critical work pass.
+
+    Attributes:
+        name: The provider's name.
+        retry_after: Seconds after which it is worth asking again.
+        reason: Why it does, in words.
+    """
+
+    def __init__(self, name: str, retry_after: float, reason: str) -> None:
+        self.name = name
+        self.retry_after = retry_after
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"admission control: {self.reason}; try again in {self.retry_after:.1f} s"
 
 
 class NoSuchProvider(Rejected, LookupError):
@@ -331,3 +369,11 @@ def shorten(text: str) -> str:
     line = " ".join(text[: MESSAGE_LIMIT * 4].split())
     line = "".join(char for char in line if char.isprintable())
     return line if len(line) <= MESSAGE_LIMIT else line[: MESSAGE_LIMIT - 1] + "…"
+
+
+def words(failure: object) -> str:
+    """Return what a failure says; a user's own may fail even at that."""
+    try:
+        return str(failure)
+    except Exception:  # noqa: BLE001 - somebody else's class: what it did is told, not what it says
+        return "it cannot be shown"

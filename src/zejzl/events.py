@@ -5,8 +5,9 @@ because stored data outlives it. Times are aware UTC.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from datetime import UTC, datetime
+from typing import TypedDict
 
 from zejzl.errors import StoreTooNew
 
@@ -27,6 +28,7 @@ class RecoveryRecorded:
         energy_used: Retry budget that was spent.
         outcome: "ok", or the failure class of the retried call, or why nothing was done.
         request_id: The bus's id of the request, if there was one.
+        cost: What it cost, from 0 to 1, as learning took it in; None: nothing was learned.
         timestamp: When it was known.
     """
 
@@ -40,6 +42,67 @@ class RecoveryRecorded:
     timestamp: datetime
     outcome: str
     request_id: str | None = None
+    cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftDetected:
+    """A remedy no longer does what was learned of it; most of that was forgotten."""
+
+    target: str
+    failure_class: str
+    remedy: str
+    timestamp: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreferenceStated:
+    """Somebody said which of two remedies is to be preferred, or took that back.
+
+    Attributes:
+        target: Where it holds; None: everywhere.
+        failure_class: For which failures; None: for all.
+        withdrawn: Whether it holds no longer.
+    """
+
+    winner: str
+    loser: str
+    author: str
+    target: str | None
+    failure_class: str | None
+    withdrawn: bool
+    timestamp: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionChanged:
+    """Admission control began to let only critical work pass, or ended that.
+
+    Attributes:
+        automatic: Whether it did so by itself.
+    """
+
+    raised: bool
+    automatic: bool
+    reason: str
+    timestamp: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreditSpent:
+    """A burst credit let an answer grow.
+
+    Attributes:
+        target: Whose.
+        max_tokens: Its limit, grown.
+        left: Credits that remain.
+    """
+
+    target: str
+    factor: float
+    max_tokens: int
+    left: int
+    timestamp: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +136,79 @@ class RequestRecovered:
     timestamp: datetime
 
 
-Event = RecoveryRecorded | BreakerChanged | BudgetRestored | RequestRecovered
+class RunbookStep(TypedDict):
+    """How one step of a runbook ended: `seconds` it took, and what it `said` of itself."""
+
+    what: str
+    ok: bool
+    seconds: float
+    said: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunbookPerformed:
+    """A runbook was carried out, to its end or until a step failed.
+
+    Attributes:
+        name: The runbook's.
+        success: Whether every step was done.
+        steps: Those that were begun, in order: what, ok, seconds, said.
+        sentence: What was really done, in words.
+        timestamp: When it ended.
+    """
+
+    name: str
+    success: bool
+    steps: tuple[RunbookStep, ...]
+    sentence: str
+    timestamp: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardedFileChanged:
+    """A guarded file was found, or put, in another state than before.
+
+    Attributes:
+        path: The file, symbolic links resolved.
+        before: "unguarded", "intact", "changed", "missing" or "copy damaged".
+        after: The same words.
+        sha256: Of the content that is guarded.
+        reason: What was done or found, in words.
+        timestamp: When it was known.
+    """
+
+    path: str
+    before: str
+    after: str
+    sha256: str
+    reason: str
+    timestamp: datetime
+
+
+Event = (
+    RecoveryRecorded
+    | DriftDetected
+    | PreferenceStated
+    | AdmissionChanged
+    | CreditSpent
+    | BreakerChanged
+    | BudgetRestored
+    | RequestRecovered
+    | RunbookPerformed
+    | GuardedFileChanged
+)
 
 TYPES: dict[str, type[Event]] = {
     "recovery_recorded": RecoveryRecorded,
+    "drift_detected": DriftDetected,
+    "preference_stated": PreferenceStated,
+    "admission_changed": AdmissionChanged,
+    "credit_spent": CreditSpent,
     "breaker_changed": BreakerChanged,
     "budget_restored": BudgetRestored,
     "request_recovered": RequestRecovered,
+    "runbook_performed": RunbookPerformed,
+    "guarded_file_changed": GuardedFileChanged,
 }
 _TAGS = {cls: tag for tag, cls in TYPES.items()}
 
@@ -101,7 +230,7 @@ def to_json(event: Event) -> dict[str, object]:
 
 
 def from_json(body: Mapping[str, object]) -> Event:
-    """Return the event that `to_json` wrote.
+    """Return the event that `to_json` wrote, or an older version of it with fewer fields.
 
     Raises:
         StoreTooNew: If a newer version wrote it.
@@ -112,9 +241,12 @@ def from_json(body: Mapping[str, object]) -> Event:
     cls = TYPES.get(str(body.get("type")))
     if cls is None:
         raise ValueError(f"unknown event type {body.get('type')!r}")
-    try:
-        fields = {name: body[name] for name in cls.__dataclass_fields__}
-    except KeyError as missing:
-        raise ValueError(f"not a {body['type']}: {missing} is missing") from None
-    fields["timestamp"] = datetime.fromisoformat(str(fields["timestamp"]))
-    return cls(**fields)  # type: ignore[arg-type]
+    values = {}
+    for field in fields(cls):
+        if field.name in body:
+            value = body[field.name]
+            values[field.name] = tuple(value) if isinstance(value, list) else value
+        elif field.default is MISSING:
+            raise ValueError(f"not a {body['type']}: {field.name!r} is missing")
+    values["timestamp"] = datetime.fromisoformat(str(values["timestamp"]))
+    return cls(**values)  # type: ignore[arg-type]

@@ -107,7 +107,14 @@ class Store(Protocol):
     The journal: `accept` (request and its first attempt, together) → `attempt` for each further
     call → `settle` (attempts, outcome, answer and events, together). A message becomes part of
     its conversation's history in the commit that settles it with a response, whole.
+
+    Commands: `post_command` → `take_commands` by the one they are for → `answer_command`.
+
+    Attributes:
+        shared: Whether other processes can reach what is kept here.
     """
+
+    shared: bool
 
     async def open(self) -> None:
         """Make ready; create or migrate what is missing."""
@@ -168,8 +175,37 @@ class Store(Protocol):
     async def snapshots(self) -> list[tuple[str, datetime, bool, str]]:
         """Return (owner, when, whether it still runs, JSON) of each snapshot, newest first."""
 
+    def post_command(self, owner: str, name: str, body: str) -> Awaitable[int]:
+        """Ask the running bus whose snapshot has the key `owner` to do something; return an id.
+
+        Nobody checks that it runs: a command for one that is gone stays waiting.
+        """
+
+    async def take_commands(self, owner: str) -> list[tuple[int, str, str]]:
+        """Return (id, name, body) of each command that waits for `owner`, oldest first.
+
+        Each is given out once: of two that ask, each gets other commands. Made to be asked often:
+        where nothing waits, nothing is written.
+        """
+
+    def answer_command(self, id: int, ok: bool, body: str) -> Awaitable[None]:
+        """Write what became of a command that was taken.
+
+        Raises:
+            ValueError: If it is unknown, was not taken, or has an answer already.
+        """
+
+    async def command(self, id: int) -> tuple[str, str] | None:
+        """Return a command's state and answer, "" while there is none; None: unknown.
+
+        The state is "waiting", "taken", "done" or "failed".
+        """
+
     async def check(self) -> list[str]:
         """Return what is wrong with the stored data; [] when nothing is."""
 
     def prune(self, *, before: datetime) -> Awaitable[int]:
-        """Delete settled messages, events and snapshots older than `before`; return how many."""
+        """Delete settled messages, events, snapshots and commands older than `before`.
+
+        Returns how many they were.
+        """

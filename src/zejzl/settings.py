@@ -92,6 +92,8 @@ class Settings:
             there is none. None: move on at once, and wait up to a second (or the slowest
             provider's usual answer) when nobody can take the call.
         max_attempts: Most calls of one provider for one request.
+        hedging: Whether a call whose answer is late may have a second one, of the next
+            provider, beside it; the first answer counts.
         failover: Providers that may answer when none is named, in order; None is every one, in
             order of registration.
         default_provider: Who is asked first when none is named.
@@ -113,6 +115,7 @@ class Settings:
     deadline: float | None = 60.0
     patience: float | None = None
     max_attempts: int = 3
+    hedging: bool = True
     failover: tuple[str, ...] | None = None
     default_provider: str | None = None
     max_tokens: int | None = None
@@ -134,6 +137,12 @@ class Settings:
         check_seconds("retention_days", self.retention_days)
         for name in ("max_attempts", "context_tokens", "history_turns", "subscriber_queue"):
             check_count(name, getattr(self, name))
+        if not isinstance(self.hedging, bool):
+            raise SettingsError("hedging", f"must be true or false, not {self.hedging!r}")
+        if self.patience is not None and self.patience > (self.deadline or math.inf):
+            raise SettingsError(
+                "patience", f"{self.patience:g} s is longer than the deadline, {self.deadline:g} s"
+            )
         if self.max_tokens is not None:
             check_count("max_tokens", self.max_tokens)
         if self.durability not in ("normal", "full"):
@@ -290,7 +299,7 @@ def _validated(cls: type[Settings], found: dict[str, Any]) -> Settings:
                 raise SettingsError(name, "must be a table of vendors")
             values[name] = {vendor: _vendor(vendor, of) for vendor, of in value.items()}
             continue
-        if isinstance(value, bool):
+        if isinstance(value, bool) and hints[name] != "bool" and hints[name] is not bool:
             raise SettingsError(name, f"is no yes or no: {value!r}")
         if isinstance(value, str):
             if value.strip().lower() in ("none", "off"):

@@ -54,7 +54,7 @@ async def test_a_request_cancelled_at_any_turn_of_the_loop_leaves_nothing_behind
         async with make_bus(clock, magic=magic) as bus:
             a, _ = await register(bus, clock, a=ServerError("x"), b=ProviderOverloaded("full"))
             if half_open:
-                breaker = magic.provider("a")
+                breaker = magic.gate.provider("a")
                 for _ in range(3):
                     breaker.fail(breaker.rule.generation, ServerError("down"))
                 await clock.advance(1.0)

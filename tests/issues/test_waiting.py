@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ai_framework import AsyncMessageBus, Message
-from tests.driving import make_bus, register
+from tests.driving import ask, break_down, make_bus, register
 from zejzl.engine.channels import Channels
 from zejzl.errors import ServerError, StoreError, ZejzlError
 from zejzl.magic import FairyMagic
@@ -79,16 +79,13 @@ async def test_more_models_than_are_told_apart_share_a_breaker_that_opens_and_cl
     magic = FairyMagic(clock=clock)
     breaker = None
     for n in range(1_001):
-        breaker = magic.provider("a", f"model-{n}")
-        for _ in range(3):
-            token = magic.acquire(breaker)
-            if not isinstance(token, Refused):
-                breaker.fail(token, ServerError("down"))
+        breaker = magic.gate.provider("a", f"model-{n}")
+        break_down(magic, breaker)
 
     assert breaker is magic.circuit_breakers["ai_provider"]
-    assert isinstance(magic.acquire(breaker), Refused)
+    assert isinstance(ask(magic, breaker), Refused)
     await clock.advance(31.0)
-    assert not isinstance(magic.acquire(breaker), Refused)
+    assert not isinstance(ask(magic, breaker), Refused)
 
 
 async def test_those_who_wait_hear_at_once_that_a_probe_was_given_up() -> None:

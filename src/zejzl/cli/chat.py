@@ -266,7 +266,7 @@ class Chat:
         magic = self._bus.magic
         rows = []
         for name, model in self._bus.providers.items():
-            breaker = magic.provider(name).get_status()
+            breaker = magic.gate.provider(name).get_status()
             rows.append((name, model, breaker_state(breaker), breaker["last_error"]))
         self._terminal.table(["provider", "model", "breaker", "last failure"], rows)
         self._say(f"retry budget: {magic.energy_level:.0f} of {magic.max_energy:.0f} (energy)")

@@ -1,90 +1,26 @@
-"""The commands: their names, options and help. What they do is in chat, reports and demo.
+"""The commands: their names, options and help. What they do is in the other modules here.
 
 Each takes `--json` (one JSON value on stdout) and `-v` (the log, and all that was tried).
 """
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
-from functools import wraps
+from collections.abc import Coroutine
+from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
 
-import zejzl as package
-from zejzl.cli.terminal import UNHEALTHY, WELL, Terminal, told, word
+from zejzl.cli.group import EVERYBODY, FAILOVER, Work, command, of_bus, shown, zejzl
+from zejzl.cli.terminal import FAILED, UNHEALTHY, WELL, Terminal, word
 from zejzl.events import to_json
 from zejzl.settings import VENDOR_KEYS, Settings
 
 if TYPE_CHECKING:
     from zejzl.cli.providers import Checked
 
-Work = Callable[..., int | Coroutine[None, None, int]]
-EVERYBODY = "*"
-FAILOVER = "--failover"
-
-
-class Commands(click.Group):
-    """All commands in the order of a newcomer's interest, and the seed's other names for them."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return super().get_command(ctx, "providers" if cmd_name == "list" else cmd_name)
-
-
-class Command(click.Command):
-    """A command whose `--failover` may stand alone: `--failover=NAMES` names some, as with ls."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        end = args.index("--") if "--" in args else len(args)
-        whole = [f"{FAILOVER}={EVERYBODY}" if word == FAILOVER else word for word in args[:end]]
-        return super().parse_args(ctx, whole + args[end:])
-
-
-@click.group(cls=Commands, invoke_without_command=True)
-@click.version_option(package.__version__, "--version", message="zejzl %(version)s")
-@click.pass_context
-def zejzl(ctx: click.Context) -> None:
-    """Talk to language models through a message bus that heals itself.
-
-    It finds providers by their keys in the environment or in .env (the command providers lists
-    them); with none, an offline provider answers. The command demo shows the healing, without a
-    key or a network.
-    """
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
-
-
-def command(name: str) -> Callable[[Work], click.Command]:
-    """Make a command of a function that takes the terminal and the options.
-
-    It returns the exit code, or a coroutine that does. Failures are told and become exit codes.
-    """
-
-    def make(work: Work) -> click.Command:
-        @zejzl.command(name, cls=Command)
-        @click.option("--json", "as_json", is_flag=True, help="Print one JSON value, for programs.")
-        @click.option("-v", "--verbose", is_flag=True, help="Show the log, and all that was tried.")
-        @wraps(work)
-        def run(as_json: bool, verbose: bool, **options: Any) -> int:
-            terminal = Terminal(as_json=as_json, verbose=verbose)
-            with terminal.logging():
-                try:
-                    done = work(terminal, **options)
-                    return done if isinstance(done, int) else asyncio.run(done)
-                except (BrokenPipeError, click.ClickException):
-                    raise
-                except Exception as problem:  # noqa: BLE001 - told; a traceback helps nobody here
-                    if as_json:
-                        terminal.json({"error": told(problem)})
-                    return terminal.fail(problem)
-
-        return run
-
-    return make
+__all__ = ["zejzl"]
 
 
 def _who_else(
@@ -213,9 +149,7 @@ async def providers(terminal: Terminal) -> int:
     """Show who can be asked, and which keys are missing."""
     from zejzl.cli import providers as who
 
-    found = await who.providers(Settings.from_env())
-    terminal.json(found) if terminal.as_json else who.show_providers(terminal, found)
-    return WELL
+    return shown(terminal, await who.providers(Settings.from_env()), who.show_providers)
 
 
 @command("set-default")
@@ -255,12 +189,29 @@ async def set_default(terminal: Terminal, provider: str) -> int:
 
 
 @command("status")
-async def status(terminal: Terminal) -> int:
-    """Show whether a bus runs, and how requests ended."""
+@click.option("--watch", is_flag=True, help="Show it again and again, until Ctrl-C.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.1),
+    default=1.0,
+    show_default=True,
+    help="Seconds between two looks of --watch.",
+)
+def status(terminal: Terminal, watch: bool, interval: float) -> int:
+    """Show whether a bus runs, how it is, and how requests ended.
+
+    With --watch it is redrawn on a terminal. Piped, there is one block (with --json: one line)
+    whenever something has changed.
+    """
     from zejzl.cli import reports
 
-    found = await reports.status(Settings.from_env())
-    terminal.json(found) if terminal.as_json else reports.show_status(terminal, found)
+    settings = Settings.from_env()
+    if not watch:
+        return shown(terminal, asyncio.run(reports.status(settings)), reports.show_status)
+    with suppress(KeyboardInterrupt):
+        from zejzl.cli.watch import watch as look
+
+        asyncio.run(look(terminal, settings, interval))
     return WELL
 
 
@@ -280,7 +231,7 @@ async def health(terminal: Terminal, no_providers: bool) -> int:
 def _judged(terminal: Terminal, found: "list[Checked]") -> int:
     from zejzl.cli import providers as who
 
-    terminal.json(found) if terminal.as_json else who.show_health(terminal, found)
+    shown(terminal, found, who.show_health)
     return WELL if all(one.healthy for one in found) else UNHEALTHY
 
 
@@ -310,20 +261,39 @@ async def history(terminal: Terminal, conversation: str, everything: bool, limit
 
 @command("heal")
 @click.argument("component", required=False)
+@click.option("--issue", help="What is wrong with COMPONENT, for the record.")
+@click.option("--log", is_flag=True, help="Leave COMPONENT be: show its recovery log.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option("--probe", is_flag=True, help="Ask every provider now instead, as `health` does.")
-async def heal(terminal: Terminal, component: str | None, limit: int, probe: bool) -> int:
-    """Show what failed and what was done about it.
+@of_bus
+async def heal(
+    terminal: Terminal,
+    component: str | None,
+    issue: str | None,
+    log: bool,
+    limit: int,
+    probe: bool,
+    bus: str,
+) -> int:
+    """Show what failed and what was done; or heal COMPONENT.
 
-    This is the recovery log, newest first: every retry, failover and wait, and whether it
-    helped; of one COMPONENT or provider if it is named.
+    Alone, this is the recovery log, newest first: every retry, failover and wait, and whether it
+    helped. With a COMPONENT or provider, the running bus makes one recovery attempt (a blue
+    spark) and tells what it did; the exit code is 3 if that did not help.
     """
+    from zejzl.cli import controls, reports
     from zejzl.cli import providers as who
-    from zejzl.cli import reports
 
     settings = Settings.from_env()
     if probe:
         return _judged(terminal, await who.health(settings, asks=True))
+    if component is not None and not log:
+        asked = {"component": component, "issue": issue or "asked for by hand"}
+        row = await controls.have(terminal, settings, bus, "heal", **asked)
+        shown(terminal, row, controls.show_healed)
+        return WELL if row["success"] else UNHEALTHY
+    if issue is not None:
+        raise click.UsageError("--issue is for a COMPONENT that is to be healed")
     async with reports.kept(settings) as store:
         found = await reports.recoveries(store, component)
     if terminal.as_json:
@@ -337,6 +307,84 @@ async def heal(terminal: Terminal, component: str | None, limit: int, probe: boo
     else:
         reports.show_recoveries(terminal, found, limit=limit)
     return WELL
+
+
+@command("reset")
+@click.argument("name")
+@of_bus
+async def reset(terminal: Terminal, name: str, bus: str) -> int:
+    """Close a circuit breaker of the running bus.
+
+    NAME is a provider or a component; what belongs to it is closed as well.
+    """
+    from zejzl.cli import controls
+
+    done = await controls.have(terminal, Settings.from_env(), bus, "reset", name=name)
+    return shown(terminal, done, controls.show_reset)
+
+
+@command("rituals")
+@of_bus
+async def rituals(terminal: Terminal, bus: str) -> int:
+    """Show the rituals (runbooks) and what each does.
+
+    Those of one's own are known to a running bus alone.
+    """
+    from zejzl.cli import controls
+
+    found = controls.rituals(await controls.looked_at(terminal, Settings.from_env(), bus))
+    return shown(terminal, found, controls.show_rituals)
+
+
+@command("ritual")
+@click.argument("name")
+@click.option(
+    "--file",
+    type=click.Path(resolve_path=True),
+    help="The file it is about (fairy_ward guards it).",
+)
+@of_bus
+async def ritual(terminal: Terminal, name: str, file: str | None, bus: str) -> int:
+    """Perform a ritual (a runbook) in the running bus.
+
+    The command rituals lists them. The exit code is 1 if a step failed.
+    """
+    from zejzl.cli import controls
+
+    asked = {"name": name, "target_file": file}
+    done = await controls.have(terminal, Settings.from_env(), bus, "ritual", **asked)
+    shown(terminal, done, controls.show_ritual)
+    return WELL if done["success"] else FAILED
+
+
+@command("shield")
+@click.argument("position", type=click.Choice(["up", "down"]))
+@of_bus
+async def shield(terminal: Terminal, position: str, bus: str) -> int:
+    """Raise or lower the fairy shield (admission control).
+
+    While it is up in the running bus, critical requests alone pass. Raising takes 10 of the
+    retry budget; the exit code is 1 if there is less.
+    """
+    from zejzl.cli import controls
+
+    asked = {"raised": position == "up"}
+    done = await controls.have(terminal, Settings.from_env(), bus, "shield", **asked)
+    return shown(terminal, done, controls.show_shield)
+
+
+@command("preferences")
+@of_bus
+async def preferences(terminal: Terminal, bus: str) -> int:
+    """Show which remedy is preferred for what, and why.
+
+    This is what the recovery policy has learned: how often each remedy is chosen first, how often
+    it helps, its cost (of 1), how often it was tried, and what an operator has added.
+    """
+    from zejzl.cli import controls
+
+    found = controls.preferences(await controls.looked_at(terminal, Settings.from_env(), bus))
+    return shown(terminal, found, controls.show_preferences)
 
 
 @command("recover")

@@ -188,7 +188,7 @@ class Demo:
 
     def breakers(self) -> dict[str, str]:
         """Return the state of each provider's circuit breaker."""
-        return {name: breaker_state(self.magic.provider(name).get_status()) for name in NAMES}
+        return {name: breaker_state(self.magic.gate.provider(name).get_status()) for name in NAMES}
 
 
 def _adapter(server: FaultServer, name: str) -> OpenAICompatible | Anthropic:

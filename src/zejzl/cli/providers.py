@@ -159,6 +159,7 @@ async def _probe(bus: AsyncMessageBus, name: str) -> Checked:
             max_tokens=PROBE_TOKENS,
             deadline=PROBE_DEADLINE,
             failover=False,
+            criticality="sheddable",  # one call, not grown and not waited for
             sender="health",
         )
     except EmptyAnswer:  # a model that thinks first may spend so few tokens on that alone

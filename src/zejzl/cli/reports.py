@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from zejzl.cli.terminal import Terminal, age, facts, in_brief, moment, word
+from zejzl.cli.terminal import Terminal, age, facts, in_brief, moment, number, word
 from zejzl.clock import Clock, SystemClock
 from zejzl.events import RecoveryRecorded
 from zejzl.messages import Message
@@ -23,6 +23,8 @@ from zejzl.stores import SqliteStore
 PROVIDER = "ai_provider:"  # begins the name of a provider's circuit breaker
 UNDER_WAY = "under way"
 RECENT = 1_000  # newest messages and recoveries that the counts are about
+LAST = 5  # newest recoveries that are shown
+SHORT = 8  # letters of a bus's id that tell it from others
 
 
 @asynccontextmanager
@@ -78,6 +80,7 @@ class StatusReport:
         buses: Those that run; without any, the one that was seen last.
         messages: How the newest messages (at most 1,000) ended: answered, failed, under way.
         recoveries: Of the newest (at most 1,000), how many helped and how many there were.
+        last_recoveries: The newest of them, newest first.
     """
 
     path: Path
@@ -87,6 +90,7 @@ class StatusReport:
     messages: Mapping[str, int] = field(default_factory=dict)
     failures: Sequence[Message] = ()
     recoveries: Mapping[str, int] = field(default_factory=lambda: {"all": 0, "helped": 0})
+    last_recoveries: Sequence[RecoveryRecorded] = ()
 
 
 async def buses(store: SqliteStore, clock: Clock | None = None) -> list[BusReport]:
@@ -123,6 +127,7 @@ async def status(settings: Settings) -> StatusReport:
         messages=dict(Counter(map(_ending, messages))),
         failures=failures[:-4:-1],
         recoveries={"all": len(log), "helped": sum(one.success for one in log)},
+        last_recoveries=log[:LAST],
     )
 
 
@@ -166,48 +171,90 @@ def show_status(terminal: Terminal, found: StatusReport) -> None:
 
 def _show_bus(terminal: Terminal, bus: BusReport) -> None:
     seen = f"{age(bus.age_s)} ago"
-    body, magic = bus.body, bus.body.get("magic", {})
     if bus.running:
         terminal.say(f"a bus is running (state of {seen})", "green")
-    elif body.get("state") == "running":
+    elif bus.body.get("state") == "running":
         terminal.say(f"no bus is running: the last one died; last seen {seen}", "red")
     else:
         terminal.say(f"no bus is running, last seen {seen}")
-    terminal.say(
-        "\n".join(
-            facts(
-                {
-                    "requests": f"{body.get('requests')}, {body.get('under_way', 0)} under way",
-                    "providers": ", ".join(body.get("providers", ())),
-                    "retry budget": f"{magic.get('energy_level', 0):.0f} of "
-                    f"{magic.get('max_energy', 0):.0f} (energy)",
-                }
-            )
-        )
-    )
-    breakers = magic.get("circuit_breakers", {})
-    busy = {
-        name: of
-        for name, of in breakers.items()
-        if ":" in name or of.get("failure_count") or of.get("state") != "closed"
-    }
-    if busy:
-        if not bus.running:
-            terminal.say("its circuit breakers, as that bus last had them (it has ended):")
+    terminal.say("\n".join(facts(_known(bus))))
+    _show_breakers(terminal, bus)
+    limits = bus.body.get("magic", {}).get("limits", {})
+    if limits and bus.running:
         terminal.table(
-            ["circuit breaker", "state", "failures in a row", "good calls", "last failure"],
+            ["provider", "in flight", "limit", "queued", "strained"],
             [
                 (
-                    name.removeprefix(PROVIDER),
-                    breaker_state(of),
-                    of.get("failure_count"),
-                    of.get("success_count"),
-                    in_brief(of.get("last_error", "")),
+                    name,
+                    number(of.get("in_flight"), "g"),
+                    number(of.get("limit"), ".0f"),
+                    number(of.get("queued"), "g"),
+                    "yes" if of.get("strained") else "",
                 )
-                for name, of in busy.items()
+                for name, of in limits.items()
             ],
-            right=["failures in a row", "good calls"],
+            right=["in flight", "limit", "queued"],
         )
+
+
+def _known(bus: BusReport) -> dict[str, object]:
+    body, magic = bus.body, bus.body.get("magic", {})
+    known: dict[str, object] = {
+        "bus": bus.owner[:SHORT],
+        "requests": f"{body.get('requests')}, {body.get('under_way', 0)} under way",
+        "providers": ", ".join(body.get("providers", ())),
+        "retry budget": f"{number(magic.get('energy_level'), '.0f')} of "
+        f"{number(magic.get('max_energy'), '.0f')} (energy)",
+    }
+    if "acorn_reserve" in magic:
+        known["burst credits"] = f"{number(magic['acorn_reserve'], 'g')} (acorns)"
+    if "is_shielded" in magic:
+        known["admission"] = admission(magic["is_shielded"])
+    if hardened := magic.get("hardened_for"):
+        known["hardened"] = f"for {age(hardened - bus.age_s)}"
+    return known
+
+
+def admission(raised: object) -> str:
+    """Return in words who is admitted."""
+    if raised:
+        return "critical requests alone (fairy shield is up)"
+    return "every request (fairy shield is down)"
+
+
+def _show_breakers(terminal: Terminal, bus: BusReport) -> None:
+    busy = {
+        name: of
+        for name, of in bus.body.get("magic", {}).get("circuit_breakers", {}).items()
+        if ":" in name or of.get("failure_count") or of.get("state") != "closed"
+    }
+    if not busy:
+        return
+    if not bus.running:
+        terminal.say("its circuit breakers, as that bus last had them (it has ended):")
+    terminal.table(
+        ["circuit breaker", "state", "next try", "failures in a row", "good calls", "last failure"],
+        [
+            (
+                name.removeprefix(PROVIDER),
+                breaker_state(of),
+                next_try(of, bus),
+                of.get("failure_count"),
+                of.get("success_count"),
+                in_brief(of.get("last_error", "")),
+            )
+            for name, of in busy.items()
+        ],
+        right=["failures in a row", "good calls"],
+    )
+
+
+def next_try(breaker: Mapping[str, Any], bus: BusReport) -> str:
+    """Return when a running bus tries again what a breaker refuses; "" where it flows."""
+    wait = breaker.get("retry_after", 0.0)
+    if not bus.running or breaker_state(breaker) in ("closed", "half_open"):
+        return ""
+    return f"in {age(wait - bus.age_s)}" if wait > bus.age_s else "now"
 
 
 # Recovery log --------------------------------------------------------------------------------

@@ -10,11 +10,12 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from functools import cached_property
+from io import StringIO
 from shutil import which
 from typing import TYPE_CHECKING, Literal
 
@@ -190,9 +191,31 @@ class Terminal:
             logging.getLogger(__name__).debug("where it happened:", exc_info=problem)
         return exit_code(problem)
 
-    def json(self, value: object) -> None:
+    def json(self, value: object, *, indent: int | None = 2) -> None:
         """Print one JSON value; ASCII only, so that nothing in it can steer a terminal."""
-        print(json.dumps(value, default=_plain, indent=2))
+        print(json.dumps(value, default=_plain, indent=indent), flush=True)
+
+    @contextmanager
+    def waiting(self, text: str) -> Iterator[None]:
+        """Show for the length of a block that something is waited for, where a person sees it."""
+        with self.err.status(safe(text)) if self.err.is_terminal else nullcontext():
+            yield
+
+    def drawn(self, draw: Callable[["Terminal"], None]) -> "Text":
+        """Return what `draw` prints on a terminal like this one."""
+        from rich.console import Console
+        from rich.text import Text
+
+        page = Terminal()
+        page.out = Console(
+            file=StringIO(),
+            force_terminal=True,
+            highlight=False,
+            width=self.out.width,
+            color_system="standard" if self.out.color_system else None,
+        )
+        draw(page)
+        return Text.from_ansi(page.out.file.getvalue())  # type: ignore[attr-defined]
 
     def table(
         self,
@@ -293,6 +316,11 @@ def _in_lines(columns: Sequence[str], row: Sequence[str]) -> str:
 def counted(number: float, noun: str) -> str:
     """Return a number of things."""
     return f"{number:g} {noun}{'' if number == 1 else 's'}"
+
+
+def number(value: object, form: str) -> str:
+    """Return a number as the format `form` says; "–" where there is none."""
+    return format(value, form) if isinstance(value, int | float) else "–"
 
 
 def facts(pairs: Mapping[str, object]) -> list[str]:

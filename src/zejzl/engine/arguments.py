@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from zejzl.errors import EmptyAnswer, Malformed, SettingsError
 from zejzl.messages import Delta, Reply, Request
+from zejzl.policies.admission import Criticality
 from zejzl.settings import check_count, check_seconds
 
 
@@ -58,6 +59,18 @@ def checked_request(
         max_tokens=max_tokens,
         temperature=temperature,
     )
+
+
+def checked_criticality(name: str) -> Criticality:
+    """Return the class of that name.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    known = {each.name.lower(): each for each in Criticality}
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(f"criticality must be one of {', '.join(known)}, not {name!r}")
+    return known[name]
 
 
 def checked_times(deadline: float | None, patience: float | None) -> None:

@@ -1,104 +1,36 @@
 """Healing: who is called next for one request, what for, and at what price.
 
 The first call goes to the first provider of the chain that lets it in. After a failure the
-runbook's remedies are tried in order. When none can be had at once, the request waits, within its
-patience and its deadline, for whoever will be well first. An extra call is paid from the retry
-budget; a refusal is free.
+remedies that may help are tried, the best first as far as was learned, else in the runbook's
+order. When none can be had at once, the request waits, within its patience and its deadline, for
+whoever will be well first; for a place with one that is well but full it waits to the deadline.
+An extra call is paid from the retry budget; a refusal is free.
 """
 
-import asyncio
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 from zejzl.clock import Clock
-from zejzl.engine.lifecycle import UnderWay
-from zejzl.errors import FailureClass
-from zejzl.magic import CircuitBreaker, FairyMagic
+from zejzl.engine.targets import Means, Pick, Target
+from zejzl.engine.waiting import InLine, Recovered
+from zejzl.errors import CircuitOpen, Overloaded, ProviderError, Rejected, Shielded
+from zejzl.magic import FairyMagic
+from zejzl.magic.lanes import Full, Lane, Permit, Raised
+from zejzl.policies.admission import LINE, Criticality
 from zejzl.policies.breaker import Refused, State
+from zejzl.policies.budget import Cost
 from zejzl.policies.diagnosis import HOPELESS, ONCE_MORE, Diagnosis, Remedy
 from zejzl.policies.failover import cost_of
-from zejzl.ports import Provider
 
 LEAST_NAP = 0.001
-
-
-@dataclass(slots=True)
-class Seat:
-    """A provider's place under one name: another may take it while requests are on their way.
-
-    Attributes:
-        provider: Who is called.
-        calls: Those under way; they end before their provider is cleaned up.
-    """
-
-    provider: Provider
-    calls: UnderWay
-
-
-@dataclass(slots=True)
-class Target:
-    """A provider that may answer one request, and how that went so far.
-
-    Attributes:
-        calls: How often it was called for this request.
-        last: How the newest of these calls failed.
-        asked_to_wait: Whether it asked for a pause with that.
-        not_before: When it may be called again, by the clock's `now()`.
-        hopeless: Whether the same request would fail there again.
-        turned_away: Whether its breaker has refused this request before.
-    """
-
-    seat: Seat
-    name: str
-    model: str
-    breaker: CircuitBreaker
-    calls: int = 0
-    last: FailureClass | None = None
-    asked_to_wait: bool = False
-    not_before: float = 0.0
-    hopeless: bool = False
-    turned_away: bool = False
-
-    @property
-    def provider(self) -> Provider:
-        """Who is called now."""
-        return self.seat.provider
-
-
-@dataclass(slots=True)
-class Pick:
-    """Leave to call a provider once: `token` must be given back with the call's end."""
-
-    target: Target
-    token: int
-    remedy: Remedy
-    cost: float
-    number: int
-    started: float
-
-
-@dataclass(slots=True)
-class Recovered:
-    """Wakes whoever waits for a provider, at the moment that one becomes well or may be probed."""
-
-    _event: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def announce(self) -> None:
-        self._event.set()
-        self._event = asyncio.Event()
-
-    async def wait(self, clock: Clock, seconds: float) -> None:
-        """Return after `seconds`, or sooner when it is worth looking again."""
-        try:
-            async with clock.timeout(seconds):
-                await self._event.wait()
-        except TimeoutError:
-            pass
+INCOME_NAP = 0.25  # between looks at a retry budget that is short
 
 
 class Healer:
     """Finds the next call for one request.
+
+    Args:
+        size: Returns how long the prompt is at present, in characters.
 
     Attributes:
         notes: Why no (further) call was made, in words for the error.
@@ -110,25 +42,30 @@ class Healer:
         clock: Clock,
         recovered: Recovered,
         chain: Sequence[Target],
-        *,
-        patience: float | None,
-        ends: float,
-        max_attempts: int,
+        means: Means,
+        size: Callable[[], int],
     ) -> None:
         self._magic = magic
+        self._gate = magic.gate
         self._clock = clock
         self._recovered = recovered
         self._chain = chain
-        self._persistent = patience is not None
-        self._patience = patience
-        self._ends = ends
-        self._max_attempts = max_attempts
+        self._means = means
+        self._size = size
+        self._persistent = means.patience is not None
+        self._patience = means.patience
         self._calls = 0
         self._failed: Target | None = None
         self._was_well = True
         self._diagnosis: Diagnosis | None = None
+        self._failure: ProviderError | None = None
+        self._tried: set[str] = set()
         self._can_shrink = False
-        self._probing = False  # whether somebody who refused had a probe under way
+        self._in_line: InLine | None = None
+        self._probing = False  # whether this may change at any moment
+        self._full: list[Lane] = []  # those that are well and have no place
+        self._raised: Raised | None = None
+        self._overloaded = ""  # why waiting for a place is in vain
         self.notes: list[str] = []
         self.retry_after = float("inf")
 
@@ -137,58 +74,97 @@ class Healer:
         self.notes = []
         if self._diagnosis is None:
             return await self._first()
-        if not self._diagnosis.remedies:
+        failed, target = self._diagnosis, self._failed
+        assert target is not None
+        order = self._magic.recoveries.best_first(
+            target.breaker.name, failed.failure_class, failed.remedies
+        )
+        if not order:
             return None
-        if self._clock.now() >= self._ends:
+        if self._clock.now() >= self._means.ends:
             self._note("the deadline has passed")
             return None
-        if self._persistent and self._failed is self._chain[0] and self._failed.asked_to_wait:
-            pick = await self._wait([self._failed])
+        if self._persistent and target is self._chain[0] and target.asked_to_wait:
+            pick = await self._wait([target], last=len(self._chain) == 1)
             if pick is not None:
                 return pick
-        for remedy in self._diagnosis.remedies:
+        for remedy in order:
             pick = await self._try(remedy)
             if pick is not None:
                 return pick
         return None
 
-    def failed(self, pick: Pick, diagnosis: Diagnosis, *, was_well: bool, can_shrink: bool) -> None:
+    def failed(
+        self,
+        pick: Pick,
+        error: ProviderError,
+        diagnosis: Diagnosis,
+        *,
+        was_well: bool,
+        can_shrink: bool,
+    ) -> None:
         """Take in how a call ended badly.
 
         Args:
             pick: The call.
+            error: What it raised.
             diagnosis: What was wrong.
             was_well: Whether that provider's outcome before this one was good.
             can_shrink: Whether there is history that could be left out.
         """
         target = pick.target
-        self._failed = target
+        self._failed, self._failure = target, error
         self._diagnosis = diagnosis
         self._was_well = was_well
         self._can_shrink = can_shrink
         target.last = diagnosis.failure_class
         target.asked_to_wait = diagnosis.retry_after is not None
-        target.not_before = self._clock.now() + self._magic.backoff(target.calls + 1, diagnosis)
+        target.not_before = self._clock.now() + self._gate.backoff(target.calls + 1, diagnosis)
         if diagnosis.failure_class in HOPELESS or (
             diagnosis.failure_class in ONCE_MORE and target.calls > 1
         ):
             target.hopeless = True
 
+    def beside(self) -> Pick | None:
+        """Return a second call of another provider beside a late one; None: nobody can take it."""
+        others = [
+            target for target in self._chain if not target.calls and target.breaker.available()
+        ]
+        if not others or self._gate.affordable_in(Cost.HEDGE) > 0.0:
+            return None
+        return _only_pick(self._enter(others, Remedy.HEDGE, price=Cost.HEDGE))
+
+    @property
+    def refusal(self) -> Rejected:
+        """Why not even a first call could be made."""
+        first = self._chain[0]
+        if self._raised is not None:
+            return Shielded(first.name, *self._raised)
+        if self._overloaded:
+            usual = first.breaker.latency(0.5) or LEAST_NAP
+            wait = first.lane.limiter.expected_wait(self._means.asked.criticality, usual)
+            return Overloaded(first.name, max(LEAST_NAP, wait), self._overloaded)
+        reason = "; ".join(self.notes) or "nobody could be called"
+        refused = CircuitOpen(first.name, self.retry_after, reason)
+        if first.breaker.last_error:
+            refused.add_note(f"the last failure of {first.name}: {first.breaker.last_error}")
+        return refused
+
     async def _first(self) -> Pick | None:
-        if self._persistent:
-            pick = await self._wait(self._chain[:1], Remedy.FIRST)
+        if self._persistent and len(self._chain) > 1:
+            pick = await self._wait(self._chain[:1], Remedy.FIRST, last=False)
             if pick is not None:
                 return pick
         return await self._wait(self._chain, Remedy.FIRST)
 
-    async def _try(self, remedy: Remedy) -> Pick | None:
+    async def _try(self, remedy: str) -> Pick | None:
         failed = self._failed
         assert failed is not None
         match remedy:
             case Remedy.RETRY | Remedy.RECONNECT:
                 if failed.calls > 1 or not self._was_well:
                     return None
-                if remedy is Remedy.RECONNECT:
+                if remedy == Remedy.RECONNECT:
                     reconnect = getattr(failed.provider, "reconnect", None)
                     if reconnect is not None:
                         await reconnect()
@@ -204,21 +180,91 @@ class Healer:
                 if not self._can_shrink:
                     return None
                 failed.hopeless = False
+                return _only_pick(self._enter([failed], remedy, at_once=True, any_size=True))
+            case Remedy.GROW_ANSWER:
                 return _only_pick(self._enter([failed], remedy, at_once=True))
-            case _:
+            case Remedy.WAIT:
                 return await self._wait(self._chain)
+            case _:
+                return await self._users_own(remedy)
 
-    async def _wait(self, targets: Sequence[Target], remedy: Remedy = Remedy.WAIT) -> Pick | None:
-        """Return a call of one of `targets` as soon as patience and deadline allow one."""
+    async def _users_own(self, remedy: str) -> Pick | None:
+        """Let a user's remedy do its work, and call again where it says that this is worth it."""
+        failed, diagnosis = self._failed, self._diagnosis
+        assert failed is not None and diagnosis is not None and self._failure is not None
+        if remedy in self._tried or failed.calls >= self._means.max_attempts:
+            return None
+        cost = float(Cost.SAME)
+        if not self._gate.pay(cost):
+            self._note(self._gate.short_of(cost))
+            return None
+        self._tried.add(remedy)
+        left = self._means.ends - self._clock.now()
+        try:
+            async with self._clock.timeout(left if left < math.inf else None):
+                ok, said = await self._magic.remedies.apply(
+                    failed.breaker.name, remedy, self._failure
+                )
+        except TimeoutError:
+            ok, said = False, "no end before the deadline"
+        if ok:
+            failed.hopeless = False
+            failed.not_before = 0.0
+            failed.breaker.rule.unpause()
+            pick = _only_pick(self._enter([failed], remedy, at_once=True, price=0.0))
+            if pick is not None:
+                pick.cost = cost
+                return pick
+            said = "; ".join(self.notes)
+        self._magic.recoveries.record(
+            failed.breaker.name,
+            self._failure,
+            diagnosis.failure_class,
+            remedy,
+            success=False,
+            verified=None if ok else False,
+            energy_used=cost,
+            outcome=said,
+            cost=None if ok else 0.5,
+        )
+        return None
+
+    async def _wait(
+        self, targets: Sequence[Target], remedy: str = Remedy.WAIT, *, last: bool = True
+    ) -> Pick | None:
+        """Return a call of one of `targets` as soon as patience and deadline allow one.
+
+        Args:
+            last: Whether nobody else can be asked after these: then a place is worth waiting
+                for until the deadline.
+        """
+        place: Lane | None = None
         while True:
-            found = self._enter(targets, remedy)
+            found = self._enter(targets, remedy, place=place)
+            place = None
             if isinstance(found, Pick):
                 return found
             if self._patience is None:
-                self._patience = self._magic.patience()
+                self._patience = self._gate.patience()
             now = self._clock.now()
-            limit = min(self._patience, self._ends - now)
-            if self._probing:  # it may come back at any moment: that is worth the wait
+            left = self._means.ends - now
+            limit = min(self._patience, left)
+            if self._full and (last or limit > 0.0):
+                longest = left if last else limit
+                if longest <= 0.0 or self._shed(left):
+                    return None
+                place = await self._in_line_for(self._full, min(longest, found))
+                if not last:
+                    self._patience -= self._clock.now() - now
+                continue
+            if self._raised is not None and not self._probing:
+                return None
+            if last and any(target.breaker.rule.only_slow for target in targets):
+                # For those who have nobody else, one that is only slow is better than nobody.
+                pick = _only_pick(self._enter(targets, remedy, nobody_else=True))
+                if pick is not None:
+                    return pick
+            if self._probing:  # it may come back at any moment
                 found = min(found, limit)
             if found > limit or limit <= 0.0:
                 if math.isfinite(found):
@@ -227,45 +273,124 @@ class Healer:
             await self._recovered.wait(self._clock, max(LEAST_NAP, found))
             self._patience -= self._clock.now() - now
 
+    async def _in_line_for(self, lanes: Sequence[Lane], seconds: float) -> Lane | None:
+        if self._in_line is None:
+            self._in_line = InLine(self._gate, self._means.asked.criticality)
+        limit = None if seconds == math.inf else max(LEAST_NAP, seconds)
+        return await self._in_line.wait(list(lanes), self._clock, limit)
+
+    def _shed(self, left: float) -> bool:
+        """Say whether waiting for a place is in vain, or not for this class; tells why."""
+        asked = self._means.asked
+        if asked.criticality is Criticality.SHEDDABLE:
+            self._overloaded = "no place is free, and sheddable work does not wait"
+            return True
+        shortest = min(self._full, key=lambda lane: lane.limiter.waiting)
+        if shortest.limiter.waiting >= LINE * asked.share:
+            self._overloaded = f"{shortest.limiter.waiting} calls are waiting for a place already"
+            return True
+        expected = min(
+            target.lane.limiter.expected_wait(asked.criticality, target.breaker.latency(0.5) or 0.0)
+            for target in self._chain
+            if target.lane in self._full
+        )
+        if expected > left * asked.share:
+            self._overloaded = (
+                f"the wait for a place would be {expected:.1f} s, and {left:.1f} s are left"
+            )
+            return True
+        return False
+
     def _enter(
-        self, targets: Sequence[Target], remedy: Remedy, *, at_once: bool = False
+        self,
+        targets: Sequence[Target],
+        remedy: str,
+        *,
+        at_once: bool = False,
+        any_size: bool = False,
+        nobody_else: bool = False,
+        place: Lane | None = None,
+        price: float | None = None,
     ) -> Pick | float:
         """Return a call of the first of `targets` that may be called now.
 
         Else the seconds until one may be; infinity where waiting will not help.
+
+        Args:
+            place: A lane a place of which was handed over; it goes back if it is not used.
         """
         now = self._clock.now()
-        self._probing = False
+        self._probing, self._raised = False, None
+        self._full = []
         soonest = float("inf")
+        pick: Pick | None = None
         for target in targets:
-            if target.hopeless:
-                continue
-            if target.calls >= self._max_attempts:
-                self._note(f"{target.name} was called {target.calls} times (max_attempts)")
+            if not self._eligible(target, any_size):
                 continue
             if target.not_before > now and not at_once:
                 self._note(f"{target.name}: next call in {target.not_before - now:.1f} s")
                 soonest = min(soonest, target.not_before - now)
                 continue
-            cost = self._cost(target)
-            wait = self._magic.affordable_in(cost) if cost else 0.0
+            cost = self._cost(target) if price is None else price
+            wait = self._gate.affordable_in(cost) if cost else 0.0
             if wait > 0.0:
-                self._note(self._magic.short_of(cost))
-                soonest = min(soonest, wait)
+                self._note(self._gate.short_of(cost))
+                self._probing = True  # the income of others' successes is not foreseen
+                soonest = min(soonest, wait, INCOME_NAP)
                 continue
-            token = self._magic.acquire(target.breaker, again=target.turned_away)
-            if isinstance(token, Refused):
-                target.turned_away = True
-                self._note(f"{target.name}: {token.reason}, for {token.retry_after:.1f} s")
-                self.retry_after = min(self.retry_after, token.retry_after)
-                self._probing |= target.breaker.state is State.HALF_OPEN
-                soonest = min(soonest, token.retry_after)
-                continue
-            self._magic.pay(cost)
-            self._calls += 1
-            target.calls += 1
-            return Pick(target, token, remedy, cost, self._calls, now)
-        return soonest
+            found = self._gate.acquire(
+                target.breaker,
+                target.lane,
+                self._means.asked,
+                first=target is self._chain[0],
+                again=target.turned_away,
+                placed=target.lane is place,
+                nobody_else=nobody_else,
+            )
+            if isinstance(found, Permit):
+                if found.placed and target.lane is place:
+                    place = None
+                self._gate.pay(cost)
+                self._calls += 1
+                target.calls += 1
+                pick = Pick(target, found, str(remedy), cost, self._calls, now)
+                break
+            soonest = min(soonest, self._turned_away(target, found))
+        if place is not None:
+            self._gate.release(place)
+        return pick if pick is not None else soonest
+
+    def _turned_away(self, target: Target, refused: Refused) -> float:
+        """Take in why a provider let nobody in; return the seconds until it may."""
+        if isinstance(refused, Full):
+            self._note(f"{target.name} is full: {refused.reason}")
+            self._full.append(target.lane)
+            return float("inf")
+        if isinstance(refused, Raised):
+            self._raised = refused
+            self._note(f"{target.name}: {refused.reason}")
+            return float("inf")
+        target.turned_away = True
+        self._note(f"{target.name}: {refused.reason}, for {refused.retry_after:.1f} s")
+        self.retry_after = min(self.retry_after, refused.retry_after)
+        self._probing |= target.breaker.state is State.HALF_OPEN
+        return refused.retry_after
+
+    def _eligible(self, target: Target, any_size: bool) -> bool:
+        """Return whether a call there could succeed at all."""
+        if target.hopeless:
+            return False
+        if target.calls >= self._means.max_attempts:
+            self._note(f"{target.name} was called {target.calls} times (max_attempts)")
+            return False
+        if not any_size and target.context.refused < math.inf and not target.calls:
+            size = self._size()
+            if target.context.too_long(size) and any(
+                not (other.hopeless or other.context.too_long(size)) for other in self._chain
+            ):
+                self._note(f"{target.name}: its model has refused shorter prompts")
+                return False
+        return True
 
     def _cost(self, target: Target) -> float:
         if not self._calls:

@@ -13,18 +13,20 @@ back, the socket closed, the journal settled without being waited for.
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from zejzl.clock import Clock
-from zejzl.engine.arguments import checked_reply
-from zejzl.engine.healing import Healer, Pick, Recovered, Target
+from zejzl.engine.healing import Healer
 from zejzl.engine.history import without_older_half
 from zejzl.engine.journal import Journal
+from zejzl.engine.targets import Means, Pick, Target
+from zejzl.engine.waiting import Recovered
 from zejzl.errors import (
     ERRORS,
     AttemptTimeout,
-    CircuitOpen,
     FailureClass,
+    Incomplete,
     ProviderError,
     Rejected,
     StoreError,
@@ -32,16 +34,20 @@ from zejzl.errors import (
     Transient,
     ZejzlError,
     shorten,
+    words,
 )
 from zejzl.events import RecoveryRecorded
 from zejzl.magic import CircuitBreaker, FairyMagic
+from zejzl.magic.lanes import Asked
 from zejzl.messages import Attempt, Message, Reply, Request
+from zejzl.policies.admission import Criticality
 from zejzl.policies.breaker import State
 from zejzl.policies.diagnosis import Diagnosis, Remedy, Verdict, diagnose
 from zejzl.policies.failover import LEAST_FAIR_TRY
 
 NEVER = float("inf")
-GRACE = 1.0  # seconds that a late call is given to end, before it is cancelled once more
+USUAL_DEADLINE = 60.0  # seconds that a remedy's time is compared with where there is no deadline
+TOO_LONG = frozenset({FailureClass.BAD_REQUEST, FailureClass.CONTEXT_OVERFLOW})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,17 +60,23 @@ class Limits:
     idle: float | None
     patience: float | None
     max_attempts: int
+    hedging: bool = True  # whether a late call may have a second one beside it
     whole_stream: bool = False  # the deadline covers all of a stream, not only its beginning
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What all journeys share."""
+    """What all journeys share.
+
+    Attributes:
+        abandoned: Calls that lost a race and have not ended yet; the loop holds tasks weakly.
+    """
 
     clock: Clock
     magic: FairyMagic
     journal: Journal
     recovered: Recovered
+    abandoned: set[asyncio.Future[Any]] = field(default_factory=set)
 
 
 class Journey:
@@ -82,13 +94,17 @@ class Journey:
         chain: Sequence[Target],
         limits: Limits,
         started: float,
+        asked: Asked,
     ) -> None:
         self.request = request
         self.clock = engine.clock
+        self.abandoned = engine.abandoned
         self.limits = limits
         self._engine = engine
         self._magic = engine.magic
+        self._gate = engine.magic.gate
         self._message = message
+        self._asked = asked
         self._chain = chain
         self._started = started
         self.ends = self._started + limits.deadline if limits.deadline is not None else NEVER
@@ -97,10 +113,17 @@ class Journey:
             engine.clock,
             engine.recovered,
             chain,
-            patience=limits.patience,
-            ends=self.ends,
-            max_attempts=limits.max_attempts,
+            Means(
+                asked=asked,
+                patience=limits.patience,
+                ends=self.ends,
+                max_attempts=limits.max_attempts,
+            ),
+            self._size,
         )
+        self._who = message.conversation_id or message.sender
+        self._kept: tuple[Pick, Reply] | None = None
+        self._grown: int | None = None
         self._attempts: list[Attempt] = []
         self._recoveries: list[RecoveryRecorded] = []
         self._first_cause: ProviderError | None = None
@@ -119,26 +142,51 @@ class Journey:
         pick = await self._healer.next()
         if pick is None:
             raise self._give_up()
-        target = pick.target
         try:
-            if pick.remedy is Remedy.SHRINK_CONTEXT:
+            if pick.remedy == Remedy.SHRINK_CONTEXT:
                 self.request = without_older_half(self.request)
-            async with self.clock.timeout(self.time_left(None)):
-                await self._journalled(pick)
-        except BaseException as problem:
-            self._magic.give_back(target.breaker, pick.token, pick.cost)
-            self.place_is_free(target.breaker)
-            if isinstance(problem, TimeoutError):
-                raise StoreLocked(
-                    "the journal could not be written before the deadline; this call was not sent"
-                ) from self._first_cause
-            if isinstance(problem, Exception) and pick.number == 1:
+            await self._begin(pick)
+        except TimeoutError:
+            raise StoreLocked(
+                "the journal could not be written before the deadline; this call was not sent"
+            ) from self._first_cause
+        except Exception as problem:
+            if pick.number == 1:
                 self._accepted = False  # a write that was given up, in contrast, may still happen
-            if isinstance(problem, Exception) and self._first_cause is not None:
+            if self._first_cause is not None:
                 raise problem from self._first_cause
             raise
-        pick.started = self.clock.now()
         return pick
+
+    async def beside(self) -> Pick | None:
+        """Return leave for a second call beside one that is late; None: it stays alone."""
+        pick = self._healer.beside()
+        if pick is None:
+            return None
+        try:
+            await self._begin(pick)
+        except (StoreError, TimeoutError):
+            return None  # the first call is under way all the same
+        return pick
+
+    async def _begin(self, pick: Pick) -> None:
+        """Journal that a call begins; where that fails, give everything back."""
+        permit = pick.permit
+        try:
+            async with self.clock.timeout(self.time_left(None)):
+                await self._journalled(pick)
+        except BaseException:
+            self._gate.give_back(permit, pick.cost)
+            self.place_is_free(permit.breaker)
+            raise
+        if pick.remedy == Remedy.GROW_ANSWER:
+            pick.max_tokens = self._grown
+        elif self.request.max_tokens is not None and permit.placed and self._asked.criticality:
+            asked, target = self.request.max_tokens, pick.target
+            larger = self._magic.acorns.before(target.lane, target.model, self._who, asked)
+            pick.max_tokens = larger if larger != asked else None
+        pick.started = self.clock.now()
+        self._gate.begun(permit, pick.started)
 
     async def _journalled(self, pick: Pick) -> None:
         """Write down that this call begins, the first one together with its request."""
@@ -156,22 +204,95 @@ class Journey:
             return None if left == NEVER else left
         return min(limit, left)
 
-    async def succeeded(self, pick: Pick, reply: Reply, waited: float) -> Reply:
-        """Settle a good answer and return it as the caller gets it.
+    def for_target(self, pick: Pick) -> Request:
+        """Return the request as this call sends it."""
+        target, request = pick.target, self.request
+        if pick.max_tokens is not None:
+            request = replace(request, max_tokens=pick.max_tokens)
+        if target.model == target.provider.default_model:
+            return request  # it names no model: the provider's own is meant
+        return replace(request, model=target.model)
 
-        Args:
-            pick: The call that gave it.
-            reply: What the provider returned.
-            waited: Seconds to the answer, or to a stream's first piece.
+    def hedge_times(self, pick: Pick) -> tuple[float, float] | None:
+        """Return when a late call is worth a second one beside it; None: never. See the gate."""
+        if not self.limits.hedging or len(self._chain) < 2:
+            return None
+        return self._gate.hedge_times(pick.permit)
+
+    def spoke(self, pick: Pick) -> None:
+        """Take in that a stream has sent its first piece."""
+        self._gate.spoke(pick.permit)
+        self.place_is_free(pick.target.breaker)
+
+    def is_late(self, pick: Pick) -> bool:
+        """Say whether a call under way is late."""
+        return self._gate.look(pick.permit)
+
+    def in_trouble(self, pick: Pick) -> bool:
+        """Say whether its provider is late as a rule, or not trusted at present."""
+        return self._gate.in_trouble(pick.permit)
+
+    def grows(self, pick: Pick, reply: Reply) -> bool:
+        """Say whether an answer that was cut at its token limit is asked for again, longer.
+
+        It is kept: whatever becomes of the longer one, there is an answer.
         """
-        now = self.clock.now()
+        limit = pick.max_tokens or self.request.max_tokens or reply.usage.completion_tokens
+        sheddable = self._asked.criticality is Criticality.SHEDDABLE
+        if not reply.truncated or self._kept is not None or not limit or sheddable:
+            return False
         target = pick.target
-        self._magic.succeeded(target.breaker, pick.token, waited, first=pick.number == 1)
-        self._attempts.append(
-            Attempt(target.name, target.model, "ok", now - pick.started, pick.remedy.value)
+        self._grown = self._magic.acorns.after(target.lane, target.model, limit)
+        if self._grown is None:
+            return False
+        self._landed(pick, reply, FailureClass.TRUNCATED)
+        self._kept = pick, reply
+        error = Incomplete(
+            f"the answer stopped at its limit of {limit} tokens",
+            provider=target.name,
+            model=target.model,
+            failure_class=FailureClass.TRUNCATED,
         )
-        self._log_recovery(pick, "ok")
-        latency = now - self._started
+        self._take_in(pick, error, Diagnosis(FailureClass.TRUNCATED, Verdict.VOID), was_well=True)
+        return True
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether an answer is kept, cut as it is, while a longer one is asked for."""
+        return self._kept is not None
+
+    async def settle_kept(self) -> Reply:
+        """Settle the kept answer: there is no better one."""
+        assert self._kept is not None
+        newest = self._newest
+        if newest is not None and newest[2].failure_class is FailureClass.TRUNCATED:
+            self._magic.acorns.give_back()  # the longer one was never asked for
+        return await self._settle(*self._kept)
+
+    async def succeeded(self, pick: Pick, reply: Reply) -> Reply:
+        """Settle a good answer and return it as the caller gets it."""
+        self._landed(pick, reply, "ok")
+        kept = self._kept
+        if kept is not None and reply.truncated and len(kept[1].text) > len(reply.text):
+            return await self._settle(*kept)
+        return await self._settle(pick, reply)
+
+    def _landed(self, pick: Pick, reply: Reply, outcome: str) -> None:
+        """Take in what a call that was answered teaches."""
+        target, seconds = pick.target, self.clock.now() - pick.started
+        self._gate.succeeded(pick.permit, pick.waited, first=pick.number == 1)
+        self._magic.acorns.answered(
+            target.lane, self._who, reply.usage.completion_tokens, cut=reply.truncated
+        )
+        if target.context.refused < NEVER:
+            target.context.take(self._size())
+        self._attempts.append(Attempt(target.name, target.model, outcome, seconds, pick.remedy))
+        self._log_recovery(pick, "ok", seconds)
+
+    async def _settle(self, pick: Pick, reply: Reply) -> Reply:
+        """Write the answer to the journal and return it as the caller gets it."""
+        target = pick.target
+        latency = self.clock.now() - self._started
         reply = replace(
             reply,
             provider=target.name,
@@ -195,17 +316,11 @@ class Journey:
             raise
         return reply
 
-    def failed(self, pick: Pick, failure: Exception, *, limited: float | None) -> ProviderError:
-        """Take in how a call ended badly, and return it as an error of the tree.
-
-        Args:
-            pick: The call.
-            failure: What was raised.
-            limited: The limit in seconds that the call, or its last phase, was given.
-        """
+    def failed(self, pick: Pick, failure: Exception) -> ProviderError:
+        """Take in how a call ended badly, and return it as an error of the tree."""
         target = pick.target
         seconds = self.clock.now() - pick.started
-        error = self._as_provider_error(pick, failure, limited)
+        error = self._as_provider_error(pick, failure)
         # A refusal from further in, by a bus that a provider uses itself, is not this one's fault.
         diagnosis = diagnose(failure if isinstance(failure, Rejected) else error)
         if diagnosis.failure_class is FailureClass.DEADLINE:
@@ -213,7 +328,7 @@ class Journey:
             verdict = Verdict.FAIL if seconds >= fair else Verdict.VOID
             diagnosis = replace(diagnosis, verdict=verdict)
         was_well = target.breaker.last_ok
-        self._magic.failed(target.breaker, pick.token, error, diagnosis)
+        self._gate.failed(pick.permit, error, diagnosis)
         self.place_is_free(target.breaker)
         self._attempts.append(
             Attempt(
@@ -221,18 +336,29 @@ class Journey:
                 target.model,
                 diagnosis.failure_class.value,
                 seconds,
-                pick.remedy.value,
+                pick.remedy,
                 shorten(str(error)),
             )
         )
-        self._log_recovery(pick, diagnosis.failure_class.value)
-        self._newest = (target, error, diagnosis)
+        self._log_recovery(pick, diagnosis.failure_class.value, seconds)
         if self._first_cause is None:
             self._first_cause = error
-        self._healer.failed(
-            pick, diagnosis, was_well=was_well, can_shrink=bool(self.request.history)
-        )
+        if diagnosis.failure_class in TOO_LONG and pick.max_tokens is not None:
+            # Our own doing: the model takes no such limit. As it was asked for, it may.
+            self._magic.acorns.too_much(target.lane, target.model, self.request.max_tokens or 1)
+            diagnosis = Diagnosis(FailureClass.UNKNOWN, Verdict.VOID)
+        elif diagnosis.failure_class is FailureClass.CONTEXT_OVERFLOW:
+            target.context.refuse(self._size())
+        self._take_in(pick, error, diagnosis, was_well=was_well)
         return error
+
+    def _take_in(
+        self, pick: Pick, error: ProviderError, diagnosis: Diagnosis, *, was_well: bool
+    ) -> None:
+        """Let the healer know what is to be healed now."""
+        self._newest = (pick.target, error, diagnosis)
+        can_shrink = bool(self.request.history)
+        self._healer.failed(pick, error, diagnosis, was_well=was_well, can_shrink=can_shrink)
 
     def healable(self, pick: Pick, failure: BaseException) -> Exception:
         """Return a call's failure; take the call back and raise it if it is not the provider's.
@@ -256,14 +382,14 @@ class Journey:
             self._engine.recovered.announce()
 
     def void(self, pick: Pick) -> None:
-        """Take back a call that was abandoned: it says nothing about its provider."""
+        """Take back a call that was abandoned: by its caller, or for another that was faster."""
         target = pick.target
-        self._magic.void(target.breaker, pick.token)
+        self._gate.void(pick.permit)
         self.place_is_free(target.breaker)
-        outcome, seconds = FailureClass.CANCELLED, self.clock.now() - pick.started
-        self._attempts.append(
-            Attempt(target.name, target.model, outcome.value, seconds, pick.remedy.value)
-        )
+        outcome, seconds = FailureClass.CANCELLED.value, self.clock.now() - pick.started
+        self._attempts.append(Attempt(target.name, target.model, outcome, seconds, pick.remedy))
+        if pick.remedy == Remedy.HEDGE:
+            self._log_recovery(pick, outcome, seconds)
 
     async def ended_badly(self, why: BaseException) -> None:
         """Settle the journal for a request without an answer, not waiting if it was cancelled."""
@@ -284,12 +410,7 @@ class Journey:
     def _give_up(self) -> ZejzlError:
         cause = self._first_cause
         if cause is None:
-            first = self._chain[0]
-            reason = "; ".join(self._healer.notes) or "nobody could be called"
-            refused = CircuitOpen(first.name, self._healer.retry_after, reason)
-            if first.breaker.last_error:
-                refused.add_note(f"the last failure of {first.name}: {first.breaker.last_error}")
-            return refused
+            return self._healer.refusal
         others = {each.provider: each.error for each in self._attempts}
         others.pop(cause.provider, None)
         for error in others.values():
@@ -298,10 +419,8 @@ class Journey:
             cause.add_note(f"no further call: {note}")
         return cause
 
-    def _as_provider_error(
-        self, pick: Pick, failure: Exception, limited: float | None
-    ) -> ProviderError:
-        target = pick.target
+    def _as_provider_error(self, pick: Pick, failure: Exception) -> ProviderError:
+        target, limited = pick.target, pick.limit
         if isinstance(failure, ProviderError):
             failure.provider = target.name  # the name in this bus, not the adapter's own
             failure.model = failure.model or target.model
@@ -328,67 +447,49 @@ class Journey:
         error.__cause__ = failure
         return error
 
-    def _log_recovery(self, pick: Pick, outcome: str) -> None:
+    def _log_recovery(self, pick: Pick, outcome: str, seconds: float) -> None:
         """Write the row for the remedy that this call was, now that it is known what it did."""
-        if self._newest is None:
-            return
-        target, error, diagnosis = self._newest
-        record = self._magic.recovered(
-            target.breaker.name,
-            error,
-            diagnosis,
-            pick.remedy,
-            success=outcome == "ok",
-            verified=True,
-            energy_used=pick.cost,
-            outcome=outcome,
-            request_id=self._message.id,
-        )
-        self._recoveries.append(record)
+        if pick.remedy == Remedy.HEDGE:
+            late = self._chain[0] if pick.target is not self._chain[0] else self._chain[1]
+            self._recoveries.append(
+                self._magic.recoveries.record(
+                    late.breaker.name,
+                    "its answer was late",
+                    FailureClass.FIRST_TOKEN_TIMEOUT,
+                    pick.remedy,
+                    success=outcome == "ok",
+                    verified=None if outcome == FailureClass.CANCELLED else True,
+                    energy_used=pick.cost,
+                    outcome=outcome,
+                    request_id=self._message.id,
+                )
+            )
+        elif self._newest is not None:
+            target, error, diagnosis = self._newest
+            share = min(1.0, seconds / (self.limits.deadline or USUAL_DEADLINE))
+            self._recoveries.append(
+                self._magic.recoveries.record(
+                    target.breaker.name,
+                    error,
+                    diagnosis.failure_class,
+                    pick.remedy,
+                    success=outcome == "ok",
+                    verified=True,
+                    energy_used=pick.cost,
+                    outcome=outcome,
+                    request_id=self._message.id,
+                    cost=0.5 / pick.number + 0.5 * share,
+                )
+            )
 
-
-async def call(journey: Journey) -> Reply:
-    """Return the answer of one plain request."""
-    try:
-        while True:
-            pick = await journey.next()
-            limit = journey.time_left(journey.limits.attempt)
-            try:
-                with pick.target.seat.calls:
-                    async with journey.clock.timeout(late(limit)), journey.clock.timeout(limit):
-                        answer = await pick.target.provider.generate(
-                            for_target(pick.target, journey.request)
-                        )
-                reply = checked_reply(answer)
-            except BaseException as failure:  # noqa: BLE001 - raised again if it is not to be healed
-                journey.failed(pick, journey.healable(pick, failure), limited=limit)
-            else:
-                return await journey.succeeded(pick, reply, journey.clock.now() - pick.started)
-    except BaseException as why:
-        await journey.ended_badly(why)
-        raise
-
-
-def late(limit: float | None) -> float | None:
-    """Return the seconds after which a call that has not ended at its limit is cancelled again.
-
-    The first cancellation may be held up by what a provider does `finally`.
-    """
-    return None if limit is None else max(0.0, limit) + GRACE
+    def _size(self) -> int:
+        """Return how long the prompt is, in characters."""
+        request = self.request
+        told = sum(len(turn.content) for turn in request.history)
+        return len(request.content) + len(request.system or "") + told
 
 
 def _words(failure: BaseException) -> str:
     if isinstance(failure, asyncio.CancelledError | GeneratorExit):
         return "cancelled: the caller left"
-    try:
-        text = str(failure)
-    except Exception:  # noqa: BLE001 - somebody else's class: what it did is told, not what it says
-        text = "it cannot be shown"
-    return shorten(f"{type(failure).__name__}: {text}")
-
-
-def for_target(target: Target, request: Request) -> Request:
-    """Return the request as this provider gets it."""
-    if target.model == target.provider.default_model:
-        return request  # it names no model: the provider's own is meant
-    return replace(request, model=target.model)
+    return shorten(f"{type(failure).__name__}: {words(failure)}")

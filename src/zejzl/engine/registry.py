@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from zejzl.clock import Clock, SystemClock
 from zejzl.engine.arguments import checked_name
-from zejzl.engine.healing import Seat, Target
 from zejzl.engine.lifecycle import UnderWay
+from zejzl.engine.targets import Seat, Target
 from zejzl.errors import NoSuchProvider
 from zejzl.magic import FairyMagic
 from zejzl.ports import Provider
@@ -34,7 +34,7 @@ class Registry:
         clock: Clock | None = None,
         deadline: float | None = None,
     ) -> None:
-        self._magic = magic
+        self._gate = magic.gate
         self._clock = clock or SystemClock()
         self._deadline = deadline
         self._failover = failover
@@ -62,7 +62,7 @@ class Registry:
         if seat is None:
             self._seats[key] = Seat(provider, UnderWay(self._clock))
         elif seat.provider is not provider:
-            self._magic.forget_provider(key)
+            self._gate.forget_provider(key)
             old = replace(seat)
             seat.provider, seat.calls = provider, UnderWay(self._clock)
             await self.let_go(old)
@@ -82,7 +82,7 @@ class Registry:
             NoSuchProvider: If there is none of that name.
         """
         key = self.known(name)
-        self._magic.forget_provider(key)
+        self._gate.forget_provider(key)
         return self._seats.pop(key)
 
     async def let_go(self, seat: Seat) -> None:
@@ -173,5 +173,7 @@ class Registry:
     def _target(self, name: str, model: str | None) -> Target:
         seat = self._seats[name]
         default = seat.provider.default_model
-        breaker = self._magic.provider(name, model if model != default else None)
-        return Target(seat, name, model or default, breaker)
+        model = model or default
+        lane = self._gate.lane(name)
+        breaker = self._gate.provider(name, model if model != default else None)
+        return Target(seat, name, model, breaker, lane, lane.context(model))

@@ -11,8 +11,11 @@ from contextlib import aclosing
 
 from zejzl.clock import Clock
 from zejzl.engine.arguments import checked_delta, checked_reply
-from zejzl.engine.call import GRACE, Journey, for_target, late
-from zejzl.engine.healing import Pick
+from zejzl.engine.call import GRACE, late
+from zejzl.engine.hedging import race
+from zejzl.engine.journey import Journey
+from zejzl.engine.lifecycle import UnderWay
+from zejzl.engine.targets import Pick
 from zejzl.errors import AttemptTimeout, FailureClass, Incomplete, Malformed, ProviderError
 from zejzl.messages import Delta, Reply, Request
 from zejzl.ports import Provider
@@ -28,23 +31,30 @@ async def stream(journey: Journey) -> AsyncGenerator[Delta, None]:
     Raises:
         Incomplete: If it broke off after its first piece; `prefix` is what had been yielded.
     """
+
+    async def begun(pick: Pick) -> _Attempt:
+        attempt = _Attempt(journey, pick)
+        await attempt.begin()
+        return attempt
+
     try:
         while True:
-            pick = await journey.next()
-            attempt = _Attempt(journey, pick)
+            won = await race(journey, await journey.next(), begun, _Attempt.close)
+            if won is None:
+                continue
+            pick, attempt = won
             try:
-                with pick.target.seat.calls:
-                    async with aclosing(attempt.pieces()) as pieces:
-                        async for text in pieces:
-                            yield Delta(text)
+                async with aclosing(attempt.pieces()) as pieces:
+                    async for text in pieces:
+                        yield Delta(text)
             except BaseException as problem:  # noqa: BLE001 - raised again if it is not to be healed
                 failure = journey.healable(pick, problem)
-                error = journey.failed(pick, attempt.name(failure), limited=attempt.limit)
+                error = journey.failed(pick, attempt.name(failure))
                 if attempt.texts:
                     raise attempt.broken(error) from error
                 continue
             assert attempt.reply is not None
-            yield Delta("", reply=await journey.succeeded(pick, attempt.reply, attempt.waited))
+            yield Delta("", reply=await journey.succeeded(pick, attempt.reply))
             return
     except BaseException as why:
         await journey.ended_badly(why)
@@ -58,66 +68,94 @@ class _Attempt:
         self._journey = journey
         self._pick = pick
         self._clock: Clock = journey.clock
+        self._source: AsyncGenerator[Delta, None] | None = None
+        self._calls: UnderWay | None = None
+        self._first: Delta | None = None
         self.texts: list[str] = []
         self.reply: Reply | None = None
-        self.waited = 0.0
-        self.limit: float | None = None
+
+    async def begin(self) -> None:
+        """Open the stream and wait for its first piece."""
+        pick = self._pick
+        self._calls = pick.target.seat.calls  # of this provider: another may take its seat
+        self._calls.__enter__()
+        try:
+            self._source = _open(pick.target.provider, self._journey.for_target(pick))
+            first = await self._piece()
+            while not first.text and first.reply is None:
+                first = await self._piece()
+            self._first = first
+        except BaseException:
+            await self.close()
+            raise
+        pick.waited = self._clock.now() - pick.started
 
     async def pieces(self) -> AsyncGenerator[str, None]:
         """Yield the texts as they come; `reply` is there at the end."""
-        target = self._pick.target
-        source = _open(target.provider, for_target(target, self._journey.request))
         try:
-            while self.reply is None:
-                self.limit = self._limit()
-                try:
-                    delta = checked_delta(await self._next(source))
-                except StopAsyncIteration:
-                    raise Malformed("the stream ended without its last piece") from None
-                if not self.texts:
-                    self.waited = self._clock.now() - self._pick.started
-                    target.breaker.rule.spoke(self._pick.token)
-                    self._journey.place_is_free(target.breaker)
+            self._journey.spoke(self._pick)
+            delta = self._first
+            assert delta is not None
+            while True:
                 if delta.text:
                     self.texts.append(delta.text)
                     yield delta.text
                 self.reply = delta.reply and checked_reply(delta.reply)
-            await self._drain(source)
+                if self.reply is not None:
+                    break
+                delta = await self._piece()
+            await self._drain()
         finally:
-            await self._close(source)
+            await self.close()
 
-    async def _next(self, source: AsyncGenerator[Delta, None]) -> Delta:
-        """Return the next piece; a first one that does not end when late is cancelled again."""
-        if self.texts:  # pieces come by the thousand: one timer each is enough
-            async with self._clock.timeout(self.limit):
-                return await anext(source)
-        async with self._clock.timeout(late(self.limit)), self._clock.timeout(self.limit):
-            return await anext(source)
-
-    def _limit(self) -> float | None:
-        """Return the seconds until the next piece must be there."""
-        journey, limits = self._journey, self._journey.limits
-        if self.texts:
-            return journey.time_left(limits.idle) if limits.whole_stream else limits.idle
-        streams = hasattr(self._pick.target.provider, "stream")
-        return journey.time_left(limits.first_token if streams else limits.attempt)
-
-    async def _drain(self, source: AsyncGenerator[Delta, None]) -> None:
-        try:
-            async with self._clock.timeout(DRAIN):
-                async for _ in source:
-                    pass
-        except Exception as problem:  # noqa: BLE001 - a user's own provider may raise anything
-            # The answer is whole: the connection is closed instead of kept.
-            log.debug("a stream did not end after its last piece: %r", problem)
-
-    async def _close(self, source: AsyncGenerator[Delta, None]) -> None:
+    async def close(self) -> None:
         """Close a provider's stream; one that fails or hangs at that changes nothing."""
+        source, self._source = self._source, None
+        if self._calls is not None:
+            calls, self._calls = self._calls, None
+            calls.__exit__(None, None, None)
+        if source is None:
+            return
         try:
             async with self._clock.timeout(GRACE):
                 await source.aclose()
         except Exception as problem:  # noqa: BLE001 - what the stream said before is what counts
             log.warning("a stream of %s did not close: %r", self._pick.target.name, problem)
+
+    async def _piece(self) -> Delta:
+        self._pick.limit = self._limit()
+        assert self._source is not None
+        try:
+            return checked_delta(await self._next(self._source))
+        except StopAsyncIteration:
+            raise Malformed("the stream ended without its last piece") from None
+
+    async def _next(self, source: AsyncGenerator[Delta, None]) -> Delta:
+        """Return the next piece; a first one that does not end when late is cancelled again."""
+        if self._first is not None:  # pieces come by the thousand: one timer each is enough
+            async with self._clock.timeout(self._pick.limit):
+                return await anext(source)
+        limit = self._pick.limit
+        async with self._clock.timeout(late(limit)), self._clock.timeout(limit):
+            return await anext(source)
+
+    def _limit(self) -> float | None:
+        """Return the seconds until the next piece must be there."""
+        journey, limits = self._journey, self._journey.limits
+        if self._first is not None:
+            return journey.time_left(limits.idle) if limits.whole_stream else limits.idle
+        streams = hasattr(self._pick.target.provider, "stream")
+        return journey.time_left(limits.first_token if streams else limits.attempt)
+
+    async def _drain(self) -> None:
+        assert self._source is not None
+        try:
+            async with self._clock.timeout(DRAIN):
+                async for _ in self._source:
+                    pass
+        except Exception as problem:  # noqa: BLE001 - a user's own provider may raise anything
+            # The answer is whole: the connection is closed instead of kept.
+            log.debug("a stream did not end after its last piece: %r", problem)
 
     def name(self, failure: Exception) -> Exception:
         """Return a stall after the first piece as such; anything else as it is."""
@@ -129,7 +167,7 @@ class _Attempt:
         stalled = AttemptTimeout(
             "the stream was not finished before the deadline"
             if at_end
-            else f"the stream fell silent for {self.limit:g} s",
+            else f"the stream fell silent for {self._pick.limit:g} s",
             failure_class=FailureClass.DEADLINE if at_end else FailureClass.STALLED,
         )
         stalled.__cause__ = failure

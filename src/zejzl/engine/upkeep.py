@@ -1,11 +1,13 @@
-"""What a running bus does on the side: show its state to others, forget what is old."""
+"""What a running bus does on the side: show its state to others, do what they ask, forget."""
 
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from zejzl.clock import Clock
+from zejzl.engine.commands import Commands, Handler
+from zejzl.engine.learned import Learned
 from zejzl.errors import StoreError
 from zejzl.events import utc
 from zejzl.ports import Store
@@ -20,10 +22,14 @@ SECONDS_A_DAY = 86_400.0
 class Upkeep:
     """Snapshots after a change, at most one a second; pruning at the start and every hour.
 
+    Where the store is shared, other processes' commands as well.
+
     Args:
         owner: The bus's own key among the snapshots.
         look: Returns the bus's state, JSON-ready.
         retention_days: Days that messages and events are kept; None keeps them for good.
+        handlers: What other processes may ask, see `Commands`.
+        learned: What is to outlive the process.
     """
 
     def __init__(
@@ -33,12 +39,16 @@ class Upkeep:
         owner: str,
         look: Callable[[], Awaitable[dict[str, object]]],
         retention_days: float | None,
+        handlers: Mapping[str, Handler],
+        learned: Learned,
     ) -> None:
         self._store = store
         self._clock = clock
         self._owner = owner
         self._look = look
         self._retention_days = retention_days
+        self._commands = Commands(store, clock, owner, handlers)
+        self._learned = learned
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -50,6 +60,8 @@ class Upkeep:
             asyncio.create_task(self._snapshots(), name="zejzl-snapshots"),
             asyncio.create_task(self._pruning(), name="zejzl-pruning"),
         ]
+        if self._store.shared:
+            self._tasks.append(asyncio.create_task(self._commands.run(), name="zejzl-commands"))
 
     def changed(self) -> None:
         """Say that the state is another now."""
@@ -76,6 +88,7 @@ class Upkeep:
         try:
             body = json.dumps({"v": 1, **await self._look()})
             await self._store.keep_snapshot(self._owner, body)
+            await self._learned.keep()
         except StoreError as problem:
             log.warning("the state could not be written to the store: %s", problem)
 

@@ -2,28 +2,43 @@
 
 It holds the state of every policy and decides; it sends nothing and stores nothing. A decision is
 made synchronously between two awaits, so no locks are needed on one event loop. The engine asks
-it before a call (`acquire`, `pay`), tells it afterwards (`succeeded`, `failed`, `void`), and
-people ask it how things are (`get_system_status`).
+its `gate` before a call and tells it afterwards; people ask it how things are
+(`get_system_status`), and teach it remedies, probes and runbooks of their own.
 """
 
+import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from datetime import datetime
+from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 from zejzl.clock import Clock, SystemClock
-from zejzl.errors import FailureClass, shorten
-from zejzl.events import BreakerChanged, BudgetRestored, Event, RecoveryRecorded, utc
+from zejzl.errors import FailureClass
+from zejzl.events import (
+    BreakerChanged,
+    BudgetRestored,
+    Event,
+    RecoveryRecorded,
+    utc,
+)
+from zejzl.magic.acorns import Acorns
 from zejzl.magic.breakers import (
     Breakers,
     CircuitBreaker,
     CircuitBreakerConfig,
     CircuitBreakerState,
 )
-from zejzl.policies.backoff import retry_delay
-from zejzl.policies.breaker import Refused, State, Transition
+from zejzl.magic.gate import Gate
+from zejzl.magic.recoveries import Recoveries
+from zejzl.magic.remedies import Remedies, RemedyFn
+from zejzl.magic.rituals import Rituals, Runbook, Step
+from zejzl.magic.wards import WardReport, Wards
+from zejzl.policies.breaker import Transition
 from zejzl.policies.budget import HEALING_COST, Budget
-from zejzl.policies.diagnosis import THROTTLED, Diagnosis, Remedy, Verdict, diagnose
-from zejzl.policies.failover import dark_spacing
 
 __all__ = [
     "CircuitBreaker",
@@ -31,20 +46,31 @@ __all__ = [
     "CircuitBreakerState",
     "FairyMagic",
     "HealingRecord",
+    "Step",
 ]
 
 HealingRecord = RecoveryRecorded
-HISTORY = 1_000  # recoveries kept in memory; a store keeps them all
-PROVIDERS = "ai_provider"
-LEAST_PATIENCE = 1.0
+REFUND = 0.5
+
+Fn = TypeVar("Fn", bound=RemedyFn)
+Made = TypeVar("Made", bound=Runbook)
+_CRITICAL: ContextVar[tuple[str, ...]] = ContextVar("zejzl_critical", default=())
 
 
 class FairyMagic:
-    """Resilience controller: circuit breakers, retry budget ("energy"), recovery log.
+    """Resilience controller: breakers, retry budget ("energy"), admission, recovery log.
 
     Attributes:
         max_energy: Upper end of the retry budget.
-        healing_history: The newest 1,000 rows of the recovery log, oldest first.
+        recoveries: The recovery log, and what was learned from it.
+        clock: Where time comes from.
+        gate: What the engine asks before and after every call.
+        acorns: Burst credits.
+        remedies: The users' own remedies and probes.
+        wards: Integrity guards on files.
+
+    Args:
+        folder: Where the copies of guarded files are kept; None: beside each file.
     """
 
     def __init__(
@@ -55,29 +81,55 @@ class FairyMagic:
         *,
         clock: Clock | None = None,
         rng: Random | None = None,
+        folder: Path | None = None,
     ) -> None:
-        self._clock = clock or SystemClock()
-        self._rng = rng or Random()
-        self._budget = Budget(self._clock.now(), balance=energy_level, maximum=max_energy)
-        self._breakers = Breakers(components, self._clock, self._rng, self._breaker_changed)
+        self.clock = clock or SystemClock()
+        self._budget = Budget(self.clock.now(), balance=energy_level, maximum=max_energy)
+        rng = rng or Random()
+        self._breakers = Breakers(components, self.clock, rng, self._breaker_changed)
         self._listeners: list[Callable[[Event], None]] = []
-        self._dark_since: float | None = None
-        self._dark_probe_at = 0.0
-        self._wanted: dict[str, float] = {}
+        self._shield_paid = 0.0
         self.max_energy = max_energy
-        self.healing_history: deque[HealingRecord] = deque(maxlen=HISTORY)
+        self.gate = Gate(self._breakers, self._budget, self.clock, rng, self.emit)
+        self.acorns = Acorns(self.clock, self.emit)
+        self.remedies = Remedies(self.clock)
+        self.recoveries = Recoveries(
+            self._breakers, self.gate, self.remedies, self.clock, self.emit
+        )
+        self.wards = Wards(self.clock, folder, self.emit)
+        self._rituals = Rituals(self)
 
     # For people ------------------------------------------------------------------------------
 
     @property
     def energy_level(self) -> float:
         """The retry budget's balance, 0 to `max_energy`."""
-        return self._budget.balance(self._clock.now())
+        return self._budget.balance(self.clock.now())
+
+    @property
+    def acorn_reserve(self) -> int:
+        """Burst credits that are left, 0 to 5."""
+        return self.acorns.left
+
+    @property
+    def is_shielded(self) -> bool:
+        """Whether admission control lets only critical work pass."""
+        return bool(self.gate.raised)
+
+    @property
+    def healing_history(self) -> deque[HealingRecord]:
+        """The newest 1,000 rows of the recovery log, oldest first."""
+        return self.recoveries.history
 
     @property
     def circuit_breakers(self) -> dict[str, CircuitBreaker]:
         """Every circuit breaker by name: components, and "component:child" below them."""
         return self._breakers.all
+
+    @property
+    def learning_preferences(self) -> dict[str, dict[str, float]]:
+        """The learned recovery policy: "component:class" → {remedy: probability}."""
+        return self.recoveries.probabilities()
 
     async def get_system_status(self) -> dict[str, object]:
         """Return the whole controller's state, JSON-ready; times in seconds."""
@@ -85,10 +137,26 @@ class FairyMagic:
         return {
             "energy_level": round(self.energy_level, 3),
             "max_energy": self.max_energy,
+            "acorn_reserve": self.acorn_reserve,
+            "is_shielded": self.is_shielded,
+            "shield_reason": self.gate.raised,
+            "hardened_for": round(self.gate.hardened_for, 3),
             "circuit_breakers": {name: self._breakers.status(name) for name in self._breakers.all},
+            "limits": {
+                name: {
+                    "limit": round(lane.limiter.limit * lane.limiter.scale, 3),
+                    "in_flight": lane.limiter.in_flight,
+                    "queued": lane.limiter.waiting,
+                    "strained": lane.limiter.strained,
+                }
+                for name, lane in self.gate.lanes.items()
+            },
             "healing_history_count": len(history),
             "healed_count": sum(record.success for record in history),
-            "all_providers_down": self._dark_since is not None,
+            "learning_preferences_count": len(self.learning_preferences),
+            "preferences": self.preferences(),
+            "rituals": self.rituals,
+            "all_providers_down": self.gate.dark_since is not None,
         }
 
     async def get_circuit_breaker_status(self, name: str) -> dict[str, object] | None:
@@ -101,16 +169,93 @@ class FairyMagic:
             return False
         for breaker in [self._breakers.all[name], *self._breakers.children(name).values()]:
             breaker.reset()
-        self._look_for_light(self._clock.now())
+        self.gate.look_for_light(self.clock.now())
+        self.gate.look_again()
         return True
 
     async def recharge_magic(self) -> float:
         """Fill the retry budget ("energy") and return it; a new window of its bound begins."""
-        self._restore(self.max_energy, "recharged by hand")
+        self.restore_energy(self.max_energy, "recharged by hand")
         return self.energy_level
 
+    def restore_energy(self, amount: float, reason: str) -> float:
+        """Give retry budget by hand; return what there was room for."""
+        given = self._budget.restore(amount, self.clock.now())
+        self.emit(BudgetRestored(amount=given, reason=reason, timestamp=self._wall()))
+        return given
+
+    def charge(self, cost: float) -> float:
+        """Take at most `cost` from the retry budget; return what was there to take."""
+        taken = min(cost, self.energy_level)
+        self.gate.pay(taken)
+        return taken
+
+    # Admission control -----------------------------------------------------------------------
+
+    async def fairy_shield(self, raised: bool = True) -> bool:
+        """Admission control: let only critical work pass, or everybody again.
+
+        Raising costs 10 of the retry budget and lowering refunds half of what was paid; what has
+        risen by itself is kept up for nothing. False when the budget is short.
+        """
+        if not raised:
+            self.gate.lower("lowered by hand")
+            if self._shield_paid:
+                paid, self._shield_paid = self._shield_paid, 0.0
+                self.restore_energy(REFUND * paid, "admission control was lowered")
+            return True
+        if self.gate.raised and not self.gate.by_itself:
+            return True
+        if not self.gate.raised:
+            if not self.gate.pay(HEALING_COST):
+                return False
+            self._shield_paid = HEALING_COST
+        self.gate.raise_by_hand("raised by hand")
+        return True
+
+    @asynccontextmanager
+    async def critical(self, name: str) -> AsyncIterator[None]:
+        """Mark what is sent in this block, and in tasks begun in it, as critical work.
+
+        Args:
+            name: What it is, for people.
+        """
+        token = _CRITICAL.set((*_CRITICAL.get(), name))
+        try:
+            yield
+        finally:
+            _CRITICAL.reset(token)
+
+    @property
+    def is_critical(self) -> bool:
+        """Whether this is asked inside of `critical`."""
+        return bool(_CRITICAL.get())
+
+    # Burst credits ---------------------------------------------------------------------------
+
+    async def acorn_vitality_boost(
+        self, agent: str, config: Mapping[str, object]
+    ) -> dict[str, object]:
+        """Burst credit: spend one to let an answer grow by 10 to 50 %.
+
+        Args:
+            agent: Whose answer; "provider_NAME" or a provider's name knows its lengths.
+            config: Its `max_tokens` grows, the rest stays.
+
+        Returns:
+            vitality_boost (1.0 when there was none), new_config, acorns_remaining, and the
+            reason where nothing was spent: "no_acorns", "no_max_tokens".
+
+        Raises:
+            ValueError: If `max_tokens` is no whole number from 1.
+        """
+        lane = self.gate.lanes.get(agent.removeprefix("provider_"))
+        return self.acorns.boost(agent, config, lane.lengths if lane else None)
+
+    # Healing ---------------------------------------------------------------------------------
+
     async def auto_heal(self, component: str, exception: BaseException) -> bool:
-        """Say whether a retry is worth making now, after waiting the backoff.
+        """Say whether a retry is worth making now, after one recovery attempt.
 
         Nothing is counted in the breaker: the failed call did that. False for a component that
         is unknown, whose breaker is open, for a failure that a retry cannot mend, and when the
@@ -118,222 +263,154 @@ class FairyMagic:
         """
         if component not in self._breakers.all:
             return False
-        return await self._heal(component, exception)
+        return await self.recoveries.heal(component, exception)
 
     async def blue_spark_heal(self, component: str, issue: str | BaseException) -> bool:
-        """Make one recovery attempt: diagnose, wait the backoff, spend 10 of the retry budget.
+        """Make one recovery attempt: diagnose, choose a remedy, apply it, verify.
+
+        The remedies are waiting the backoff and the users' own; each that is tried costs 10 of
+        the retry budget. A registered probe has the last word.
 
         Args:
             component: What failed; one that is unknown has no breaker to ask.
             issue: The failure, or a description of it.
         """
-        return await self._heal(component, issue)
+        return await self.recoveries.heal(component, issue)
 
-    async def _heal(self, component: str, issue: str | BaseException) -> bool:
-        if isinstance(issue, BaseException):
-            diagnosis = diagnose(issue)
-        else:
-            diagnosis = Diagnosis(FailureClass.UNKNOWN, Verdict.FAIL)
-        now = self._clock.now()
-        if refusal := self._why_not(component, diagnosis, now):
-            self.recovered(
-                component,
-                issue,
-                diagnosis,
-                Remedy.WAIT,
-                success=False,
-                verified=None,
-                energy_used=0.0,
-                outcome=refusal,
-            )
-            return False
-        self._budget.spend(HEALING_COST, now)
-        await self._clock.sleep(self.backoff(2, diagnosis))
-        self.recovered(
-            component,
-            issue,
-            diagnosis,
-            Remedy.WAIT,
-            success=True,
-            verified=None,
-            energy_used=HEALING_COST,
-            outcome="a retry may be made",
-        )
-        return True
+    def remedy(
+        self, component: str, classes: Iterable[FailureClass | str] | None = None
+    ) -> Callable[[Fn], Fn]:
+        """Return a decorator that adds a remedy of your own for failures of `component`.
 
-    def _why_not(self, component: str, diagnosis: Diagnosis, now: float) -> str:
-        """Return why a recovery attempt would be in vain, or ""."""
-        if not diagnosis.same_again_may_help:
-            return f"a retry cannot mend {diagnosis.failure_class}"
-        breaker = self._breakers.all.get(component)
-        if breaker is not None and breaker.state is State.OPEN:
-            return f"circuit breaker is open for {breaker.rule.wait(now):.1f} s"
-        if self._budget.balance(now) < HEALING_COST:
-            return self.short_of(HEALING_COST)
-        return ""
-
-    # For the engine: before a call -----------------------------------------------------------
-
-    def provider(self, name: str, model: str | None = None) -> CircuitBreaker:
-        """Return the breaker of a provider, or of one of its models named by the caller."""
-        return self._breakers.child(PROVIDERS, f"{name}/{model}" if model else name)
-
-    def forget_provider(self, name: str) -> None:
-        """Drop what is known of a provider that was unregistered."""
-        self._breakers.forget(PROVIDERS, name)
-        self._wanted = {
-            wanted: at for wanted, at in self._wanted.items() if wanted in self._breakers.all
-        }
-        self._look_for_light(self._clock.now())
-
-    def acquire(self, breaker: CircuitBreaker, *, again: bool = False) -> int | Refused:
-        """Ask to call a provider: a token for the report afterwards, or a refusal.
+        The function is async, takes nothing, the failure, or the failure and the component's
+        name, and returns True (or None) when a retry is worth making. It has 10 s, its errors
+        are contained, and it competes with the built-in remedies by what comes of it.
 
         Args:
-            breaker: The provider's.
-            again: Whether this request was turned away here before.
+            component: As in `circuit_breakers`; "ai_provider" is every provider.
+            classes: For which failures; None: for all but refused keys and callers' mistakes.
+
+        Raises:
+            ValueError: If nothing can be done about such failures, or the name is taken.
+            TypeError: If it is not async.
         """
-        now = self._clock.now()
-        rule = breaker.rule
-        if self._dark_since is not None:
-            self._look_for_light(now)
-            if self._dark_since is not None and rule.state is State.OPEN:
-                wait = self._dark_wait(breaker, now)
-                if wait > 0.0:
-                    rule.refused += 1
-                    return Refused(wait, "no provider is well")
-        got = rule.try_acquire(now, lease=breaker.lease(), again=again)
-        if rule.news is not None:
-            breaker.tell()
-        return got
+        return self.remedies.remedy(component, classes)
 
-    def _dark_wait(self, breaker: CircuitBreaker, now: float) -> float:
-        """Return the seconds until this breaker may be tried while nobody is well; 0.0: now.
+    def probe(self, component: str) -> Callable[[Fn], Fn]:
+        """Return a decorator that adds a check of `component`: True when it is well.
 
-        Only providers that somebody asked for of late take turns: one that nobody calls would
-        never be tried, and all would wait for it.
+        The function is async and takes nothing, or the component's name. It verifies what
+        remedies did, and holly_blessing closes the breakers of what it finds well.
         """
-        assert self._dark_since is not None
-        paused = breaker.rule.paused_until - now
-        if paused > 0.0:
-            return paused
-        spacing = dark_spacing(now - self._dark_since)
-        self._wanted[breaker.name] = now
-        due = self._dark_probe_at + spacing - now
-        if due > 0.0:
-            return due
-        rivals = [
-            rival
-            for rival in self._breakers.children(PROVIDERS).values()
-            if rival.state is State.OPEN
-            and rival.rule.paused_until <= now
-            and self._wanted.get(rival.name, float("-inf")) >= now - 2.0 * spacing
-        ]
-        if breaker not in rivals:  # its provider has left, or it stands for too many models
-            rivals.append(breaker)
-        if min(rivals, key=lambda rival: rival.rule.probed_at) is not breaker:
-            return spacing
-        breaker.rule.allow_probe()
-        self._dark_probe_at = now
-        return 0.0
+        return self.remedies.probe(component)
 
-    def pay(self, cost: float) -> bool:
-        """Take the price of an extra call; False, and nothing taken, when there is less."""
-        return cost == 0.0 or self._budget.spend(cost, self._clock.now())
-
-    def affordable_in(self, cost: float) -> float:
-        """Return the seconds until the retry budget holds `cost`."""
-        return self._budget.wait_for(cost, self._clock.now())
-
-    def short_of(self, cost: float) -> str:
-        """Return the note for a retry that the budget does not allow."""
-        return (
-            f"retry budget is short: {cost:g} needed "
-            f"(energy {self.energy_level:.1f} of {self.max_energy:g})"
-        )
-
-    def backoff(self, attempt: int, diagnosis: Diagnosis) -> float:
-        """Return the seconds to wait before `attempt` (2 is the first retry)."""
-        return retry_delay(
-            attempt,
-            self._rng,
-            throttled=diagnosis.failure_class in THROTTLED,
-            retry_after=diagnosis.retry_after,
-        )
-
-    def patience(self) -> float:
-        """Return how long a request waits by default when nobody can take it, in seconds.
-
-        A second, or the slowest provider's usual answer.
-        """
-        known = (
-            child.latency(0.95) or 0.0 for child in self._breakers.children(PROVIDERS).values()
-        )
-        return max(LEAST_PATIENCE, *known, 0.0)
-
-    # For the engine: after a call ------------------------------------------------------------
-
-    def succeeded(self, breaker: CircuitBreaker, token: int, seconds: float, first: bool) -> None:
-        """A provider answered; `seconds` to the answer, or to a stream's first piece."""
-        breaker.ok(token, seconds)
-        if first:
-            self._budget.earn()
-
-    def failed(
-        self, breaker: CircuitBreaker, token: int, failure: BaseException, diagnosis: Diagnosis
-    ) -> None:
-        """A provider's call ended badly; its breaker learns what that means."""
-        match diagnosis.verdict:
-            case Verdict.FAIL:
-                breaker.fail(token, failure)
-            case Verdict.VOID:
-                breaker.void(token)
-            case Verdict.PAUSE:
-                seconds = diagnosis.retry_after or 0.0
-                breaker.pause(token, seconds, f"it asked for a pause of {seconds:g} s")
-            case Verdict.PAUSE_KEY:
-                seconds = breaker.config.recovery_timeout
-                breaker.pause(token, seconds, f"its key was refused: {shorten(str(failure))}")
-        self._look_for_light(self._clock.now())
-
-    def give_back(self, breaker: CircuitBreaker, token: int, cost: float) -> None:
-        """A call that was allowed and paid for was never made."""
-        breaker.void(token)
-        self._budget.restore(cost, self._clock.now())
-
-    def void(self, breaker: CircuitBreaker, token: int) -> None:
-        """A provider's call was abandoned; that says nothing about it."""
-        breaker.void(token)
-
-    def recovered(
+    def prefer(
         self,
-        target: str,
-        issue: str | BaseException,
-        diagnosis: Diagnosis,
-        remedy: Remedy,
+        winner: str,
+        loser: str,
         *,
-        success: bool,
-        verified: bool | None,
-        energy_used: float,
-        outcome: str,
-        request_id: str | None = None,
-    ) -> RecoveryRecorded:
-        """Write one row of the recovery log and return it."""
-        record = RecoveryRecorded(
-            target=target,
-            issue=shorten(str(issue)),
-            failure_class=diagnosis.failure_class.value,
-            remedy=remedy.value,
-            success=success,
-            verified=verified,
-            energy_used=energy_used,
-            timestamp=utc(self._clock.wall()),
-            outcome=outcome,
-            request_id=request_id,
+        component: str | None = None,
+        failure_class: FailureClass | str | None = None,
+        author: str = "operator",
+        withdraw: bool = False,
+    ) -> None:
+        """State that one remedy is to be preferred to another; it weighs as much as 0.1 success.
+
+        Args:
+            winner, loser: Remedies.
+            component: Where it holds; None: everywhere.
+            failure_class: For which failures; None: for all.
+            author: Who says so; shown with it.
+            withdraw: Take it back.
+
+        Raises:
+            ValueError: If both are the same, or there is no such class.
+        """
+        self.recoveries.prefer(
+            winner,
+            loser,
+            component=component,
+            failure_class=failure_class,
+            author=author,
+            withdraw=withdraw,
         )
-        self.healing_history.append(record)
-        self._emit(record)
-        return record
+
+    def preferences(self) -> list[dict[str, object]]:
+        """Return what was learned, a row for each component, failure class and remedy."""
+        return self.recoveries.rows()
+
+    # Runbooks and guarded files --------------------------------------------------------------
+
+    def ritual(self, name: str) -> Callable[[Made], Made]:
+        """Return a decorator that adds a runbook of your own under `name`.
+
+        The function takes nothing or this controller. Async, it does the work and returns a
+        sentence (or None); not async, it returns `Step`s, which are done in turn.
+
+        Raises:
+            ValueError: If `name` cannot be one or is a built-in runbook's.
+        """
+        return self._rituals.decorate(name)
+
+    async def perform_ritual(self, name: str, target_file: str | Path | None = None) -> str:
+        """Perform a runbook; return a sentence that tells what was really done.
+
+        holly_blessing probes every provider and the store and closes the breakers of what
+        answers; oak_fortification halves thresholds and limits for ten minutes; fairy_ward
+        lets only critical work pass and, with `target_file`, guards that file; mana_surge
+        restores 30 of the retry budget, at most once a minute. A step that fails is told, not
+        raised.
+
+        Raises:
+            ValueError: If there is no runbook of that name.
+        """
+        return await self._rituals.perform(name, target_file)
+
+    @property
+    def rituals(self) -> dict[str, str]:
+        """What each runbook does, in a line, by its name."""
+        return self._rituals.described()
+
+    async def check_wards(self) -> list[WardReport]:
+        """Return how each guarded file is: intact, changed, missing, or its copy damaged."""
+        return await self.wards.check()
+
+    async def restore_file(self, path: str | Path) -> bool:
+        """Mend a guarded file from its copy; False when there is nothing to mend."""
+        return await self.wards.restore(path)
+
+    def harden(self, seconds: float) -> None:
+        """Halve thresholds and concurrency limits and hedge no more, for `seconds`."""
+        self.gate.harden(seconds)
+
+    async def check_all(self) -> dict[str, bool]:
+        """Probe everything there is a probe for; close the breakers of what is well."""
+        names = self.remedies.probed
+        found = await asyncio.gather(*(self.remedies.check(name) for name in names))
+        well = {
+            name: ended is not None and ended.ok for name, ended in zip(names, found, strict=True)
+        }
+        for name, ok in well.items():
+            breaker = self._breakers.all.get(name)
+            if ok and breaker is not None:
+                breaker.reset()
+        self.gate.look_for_light(self.clock.now())
+        self.gate.look_again()
+        return well
+
+    # Keeping ---------------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, object]:
+        """Return what was learned, JSON-ready; `restore` goes on from it, to the last bit."""
+        return self.recoveries.snapshot()
+
+    def restore(self, kept: Mapping[str, object]) -> None:
+        """Go on from a snapshot.
+
+        Raises:
+            ValueError: If it is none, or of another version; nothing was changed then.
+        """
+        self.recoveries.restore(kept)
 
     # Listening -------------------------------------------------------------------------------
 
@@ -341,32 +418,23 @@ class FairyMagic:
         """Call `listener` with every event from here on; it must not raise."""
         self._listeners.append(listener)
 
-    def _emit(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
+        """Hand an event to everybody who listens."""
         for listener in self._listeners:
             listener(event)
 
     def _breaker_changed(self, breaker: CircuitBreaker, edge: Transition) -> None:
-        self._look_for_light(edge.now)
-        self._emit(
+        self.gate.changed(breaker, edge)
+        self.emit(
             BreakerChanged(
                 name=breaker.name,
                 before=edge.before.value,
                 after=edge.after.value,
                 generation=edge.generation,
                 reason=edge.reason,
-                timestamp=utc(self._clock.wall()),
+                timestamp=self._wall(),
             )
         )
 
-    def _look_for_light(self, now: float) -> None:
-        """Notice whether any provider is well, for the budget's income and the probes' clock."""
-        providers: Iterable[CircuitBreaker] = self._breakers.children(PROVIDERS).values()
-        if not providers or any(child.available() for child in providers):
-            self._dark_since = None
-        elif self._dark_since is None:
-            self._dark_since = self._dark_probe_at = now
-        self._budget.darken(self._dark_since is not None, now)
-
-    def _restore(self, amount: float, reason: str) -> None:
-        given = self._budget.restore(amount, self._clock.now())
-        self._emit(BudgetRestored(amount=given, reason=reason, timestamp=utc(self._clock.wall())))
+    def _wall(self) -> datetime:
+        return utc(self.clock.wall())

@@ -11,13 +11,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from random import Random
 from types import TracebackType
-from typing import Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from zejzl.clock import Clock, SystemClock
-from zejzl.errors import CircuitOpen, Permanent, Rejected, shorten
+from zejzl.errors import CircuitOpen, Permanent, Rejected, shorten, words
 from zejzl.events import utc
-from zejzl.policies.breaker import Breaker, BreakerRules, Pin, Refused, State, Transition
+from zejzl.policies.breaker import Breaker, Pin, Refused, State, Transition
+from zejzl.policies.breaker_rules import BreakerRules
 from zejzl.policies.window import Latencies
+
+if TYPE_CHECKING:
+    from zejzl.magic.lanes import Permit
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,6 +29,11 @@ T = TypeVar("T")
 CircuitBreakerState = State
 MOST_CHILDREN = 1_000  # of a component; later names share the component's own breaker
 LEAST_LEASE = 1.0
+LATE = 1.5  # times the learned p95
+PATIENT = 1.01
+WORSE = 3.0
+FORGETFUL = 1.001
+LEAST_LATE = 0.02  # seconds: below that it is this process that is late
 
 _SYSTEM_CLOCK: Final = SystemClock()  # stateless; one of its own would weigh on every breaker
 
@@ -69,6 +78,41 @@ DEFAULTS: Final = {
 }
 
 
+@dataclass(slots=True, eq=False)
+class Tempo:
+    """How fast one kind of answer of one callee comes.
+
+    Attributes:
+        latencies: Seconds of the last good ones.
+        flying: Calls under way that can become late and are not yet, oldest first.
+        late_after: Seconds after which a call is late; None while too little is known.
+    """
+
+    latencies: Latencies = field(default_factory=Latencies)
+    flying: dict["Permit", None] = field(default_factory=dict)
+    late_after: float | None = None
+    _best: float = float("inf")
+
+    def swift(self, seconds: float) -> bool:
+        """Whether an answer came as fast as in this callee's best days, as far as is known."""
+        return seconds <= LATE * self._best < float("inf")
+
+    def push(self, seconds: float) -> None:
+        """Take in how long a good answer took.
+
+        As far as it goes: one answer that took an hour does not make the next hour usual. What
+        is late follows the learned p95 down at once, but up only by 1 % an answer, or a queue
+        that grows slowly would never be noticed.
+        """
+        known = self.late_after
+        self.latencies.push(seconds if known is None else min(seconds, known))
+        p95 = self.latencies.quantile(0.95)
+        if p95 is not None:
+            self._best = min(p95, self._best * FORGETFUL)
+            found = max(LEAST_LATE, LATE * min(p95, WORSE * self._best))
+            self.late_after = found if known is None else min(found, known * PATIENT)
+
+
 class CircuitBreaker:
     """Stops calling something that keeps failing.
 
@@ -77,6 +121,7 @@ class CircuitBreaker:
         name: What it guards.
         rule: The policy itself.
         success_count: Good calls, in all.
+        tempos: Of plain calls and of streams, where latencies are learned.
         last_error: What the last failure that was reported said.
         on_change: Is told of each transition, after the decision that it came from.
     """
@@ -84,14 +129,15 @@ class CircuitBreaker:
     __slots__ = (
         "_clock",
         "_failed_at",
-        "_latencies",
         "_now",
+        "_usual_rules",
         "config",
         "last_error",
         "name",
         "on_change",
         "rule",
         "success_count",
+        "tempos",
     )
 
     def __init__(
@@ -106,11 +152,11 @@ class CircuitBreaker:
     ) -> None:
         self.config = config or CircuitBreakerConfig()
         self.name = name
-        rules = rules or self.config.rules
+        self._usual_rules = rules = rules or self.config.rules
         self.rule = Breaker(rules, (rng or Random()) if rules.jitter else None)
         self._clock = clock or _SYSTEM_CLOCK
         self._now = self._clock.now
-        self._latencies: Latencies | None = None
+        self.tempos: tuple[Tempo, ...] = ()
         self.on_change = on_change
         self.success_count = 0
         self._failed_at: float | None = None
@@ -208,13 +254,11 @@ class CircuitBreaker:
 
     # Reporting ------------------------------------------------------------------------------
 
-    def ok(self, token: int, seconds: float | None) -> None:
+    def ok(self, token: int, seconds: float | None, *, streamed: bool = False) -> None:
         """The call went well; `seconds` is how long its answer took, where that is learned."""
         self.success_count += 1
         if seconds is not None:
-            if self._latencies is None:
-                self._latencies = Latencies()
-            self._latencies.push(seconds)
+            self.tempo(streamed).push(seconds)
         if not self.rule.ok_while_closed(token):
             self.rule.ok(token, self._now())
             self.tell()
@@ -222,7 +266,7 @@ class CircuitBreaker:
     def fail(self, token: int, failure: BaseException) -> None:
         """The call failed, and that counts."""
         self._failed_at = self._clock.wall()
-        self.last_error = shorten(f"{type(failure).__name__}: {_words(failure)}")
+        self.last_error = shorten(f"{type(failure).__name__}: {words(failure)}")
         self.rule.fail(token, self._now(), self.last_error)
         self.tell()
 
@@ -250,9 +294,23 @@ class CircuitBreaker:
 
     # Looking --------------------------------------------------------------------------------
 
+    def tempo(self, streamed: bool) -> Tempo:
+        """Return what is known of the pace of plain answers, or of streams' first pieces."""
+        if not self.tempos:
+            self.tempos = (Tempo(), Tempo())
+        return self.tempos[streamed]
+
+    def late_after(self, streamed: bool) -> float | None:
+        """Return the seconds after which a call is late; None while too little is known."""
+        return self.tempos[streamed].late_after if self.tempos else None
+
     def latency(self, share: float) -> float | None:
-        """Return a quantile of the last 256 good answers in seconds; None below 20 of them."""
-        return self._latencies.quantile(share) if self._latencies else None
+        """Return a quantile of the last 256 good answers in seconds; None below 20 of them.
+
+        Of plain answers or of streams, whichever take longer.
+        """
+        known = [tempo.latencies.quantile(share) for tempo in self.tempos]
+        return max((seconds for seconds in known if seconds is not None), default=None)
 
     def lease(self) -> float:
         """Return the seconds a probe may stay silent before its place may be taken.
@@ -264,6 +322,15 @@ class CircuitBreaker:
     def available(self) -> bool:
         """Whether a call would flow now: closed, and not paused."""
         return self.rule.closed and self.rule.wait(self._now()) <= 0.0
+
+    def harden(self) -> None:
+        """Open twice as soon from here on."""
+        if self.rule.rules is self._usual_rules:
+            self.rule.rules = self._usual_rules.hardened()
+
+    def relax(self) -> None:
+        """Open as soon as usual again."""
+        self.rule.rules = self._usual_rules
 
     def badness(self) -> tuple[int, int]:
         """Return how badly off it is, to be compared: more is worse."""
@@ -295,13 +362,6 @@ class CircuitBreaker:
             "failure_threshold": self.config.failure_threshold,
             "recovery_timeout": self.config.recovery_timeout,
         }
-
-
-def _words(failure: BaseException) -> str:
-    try:
-        return str(failure)
-    except Exception:  # noqa: BLE001  a callee's error that cannot be read is a failure all the same
-        return "(its text cannot be read)"
 
 
 class Breakers:

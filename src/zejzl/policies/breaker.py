@@ -33,6 +33,7 @@ from enum import StrEnum
 from random import Random
 from typing import Final, NamedTuple
 
+from zejzl.policies.breaker_rules import BreakerRules
 from zejzl.policies.kept import amount, whole
 from zejzl.policies.window import OUTCOMES, Outcomes
 
@@ -55,54 +56,6 @@ class Pin(StrEnum):
     NONE = "none"
     FORCED_OPEN = "forced_open"
     DISABLED = "disabled"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerRules:
-    """When a breaker opens, and for how long.
-
-    Attributes:
-        failure_threshold: Failures in a row that open it.
-        recovery_timeout: Seconds an open breaker refuses calls, at most.
-        first_probe_after: Seconds until the first probe; it grows threefold with every probe
-            that fails, up to `max_probe_delay`. None: `recovery_timeout` every time.
-        max_probe_delay: See there.
-        jitter: Share of a delay that may be taken off it; never added.
-        permits: Probes that may be under way together, and that must come back well.
-        failure_ratio: Share of failed calls in the window that opens it; None: no such rule.
-        minimum_calls: Calls in the window before that share means anything.
-    """
-
-    failure_threshold: int = 3
-    recovery_timeout: float = 30.0
-    first_probe_after: float | None = None
-    max_probe_delay: float = 10.0
-    jitter: float = 0.0
-    permits: int = 1
-    failure_ratio: float | None = None
-    minimum_calls: int = 10
-
-    def __post_init__(self) -> None:
-        for name in ("failure_threshold", "permits", "minimum_calls"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number from 1, not {value!r}")
-        for name in ("recovery_timeout", "max_probe_delay"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be above 0 seconds, not {getattr(self, name)!r}")
-        if self.first_probe_after is not None and not 0 < self.first_probe_after < float("inf"):
-            raise ValueError(f"first_probe_after must be above 0, not {self.first_probe_after!r}")
-        if not 0 <= self.jitter < 1:
-            raise ValueError(f"jitter must be in [0, 1), not {self.jitter!r}")
-        if self.failure_ratio is not None and not 0 < self.failure_ratio <= 1:
-            raise ValueError(f"failure_ratio must be in (0, 1], not {self.failure_ratio!r}")
-
-    def delay(self, step: int) -> float:
-        """Return the seconds until the next probe after `step` failed ones, before jitter."""
-        if self.first_probe_after is None:
-            return self.recovery_timeout
-        top = min(self.recovery_timeout, self.max_probe_delay)
-        return min(top, self.first_probe_after * 3.0 ** min(step, 40))
 
 
 class Refused(NamedTuple):
@@ -139,6 +92,9 @@ class _Outage:
         leases: When each probe's lease ends; never for one that spoke.
         oks: Probes that came back well since the last delay was over.
         outlived: How often since then a lease ran out and another probe took the place.
+        slow: Whether it opened because answers came late, not because they failed.
+        resting: Whether the probe under way was let through before its time, by the owner: the
+            ladder does not count it.
     """
 
     until: float = 0.0
@@ -148,6 +104,8 @@ class _Outage:
     leases: dict[int, float] = field(default_factory=dict)
     oks: int = 0
     outlived: int = 0
+    slow: bool = False
+    resting: bool = False
 
 
 class Breaker:
@@ -286,6 +244,7 @@ class Breaker:
     def _crowd_may_probe(self, outage: _Outage, now: float) -> bool:
         return (
             outage.turned_away >= CROWD
+            and not outage.slow
             and now - outage.probed_at >= CROWD_SPACING
             and now >= self.paused_until
             and self.state is State.OPEN
@@ -358,8 +317,20 @@ class Breaker:
                 self._open(now, f"{reason}; the last: {why}", _Outage())
         elif (outage := self._give_back(token)) is not None:
             self.consecutive_failures += 1
-            outage.step += 1
+            outage.step += not outage.resting
+            outage.slow = False
             self._open(now, f"a probe failed: {why}", outage)
+
+    def slow(self, token: int, now: float, why: str) -> None:
+        """Open because answers come late, as the owner finds; a late probe opens again.
+
+        Lateness is no failure and counts as none.
+        """
+        if token == self._settles:
+            self._open(now, why, _Outage(slow=True))
+        elif (outage := self._give_back(token)) is not None:
+            outage.step += 1
+            self._open(now, f"a probe was late: {why}", outage)
 
     def _trip(self, seen: Outcomes) -> str:
         rules = self.rules
@@ -391,6 +362,12 @@ class Breaker:
             self._pause_reason = reason
             self._derive()
 
+    def unpause(self) -> None:
+        """End a pause: what it was asked for has been mended."""
+        if self.paused_until != NEVER:
+            self.paused_until = NEVER
+            self._derive()
+
     def spoke(self, token: int) -> None:
         """A streaming probe has sent its first piece: it lives on and no longer bars another."""
         if self._outage is not None and token in self._outage.leases:
@@ -406,7 +383,17 @@ class Breaker:
         """End the delay of an open breaker: the owner has reason to try now."""
         if self.state is State.OPEN and self._outage is not None:
             self._outage.until = NEVER
+            self._outage.resting = True
             self._derive()
+
+    @property
+    def only_slow(self) -> bool:
+        """Whether it is open for lateness alone: it still answers those who have nobody else."""
+        return self._outage is not None and self._outage.slow and self._pin is Pin.NONE
+
+    def probing(self, token: int) -> bool:
+        """Whether `token` is that of a probe whose lease has not ended by a report."""
+        return self._outage is not None and token in self._outage.leases
 
     @property
     def probed_at(self) -> float:
@@ -428,6 +415,7 @@ class Breaker:
         outage.until = now + self.rules.delay(outage.step) * (1.0 - jitter)
         outage.probed_at = now
         outage.turned_away = 0
+        outage.resting = False
         outage.leases.clear()
         self._outage = outage
         self._outcomes = None
@@ -465,6 +453,7 @@ class Breaker:
             "step": outage.step,
             "since_probe": max(0.0, now - outage.probed_at),
             "turned_away": outage.turned_away,
+            "slow": outage.slow,
             "paused_for": max(0.0, self.paused_until - now),
             "pause_reason": self._pause_reason,
             "window": [seen.bits, seen.calls],
@@ -486,6 +475,7 @@ class Breaker:
             step=step,
             probed_at=now - amount(kept["since_probe"]),
             turned_away=whole(kept["turned_away"]),
+            slow=kept["slow"] is True,
         )
         paused_for = min(amount(kept["paused_for"]), MAX_PAUSE)
         self._pause_reason = str(kept["pause_reason"])

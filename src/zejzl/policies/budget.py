@@ -27,6 +27,7 @@ class Cost(float, Enum):
     AFTER_TIMEOUT = 20.0
     WAITED = 5.0
     FAILOVER = 3.0
+    HEDGE = 5.0
 
 
 class Budget:

@@ -1,6 +1,6 @@
 """Which part of a conversation is sent when not all of it fits.
 
-Pure. Units: tokens.
+Pure. Units: tokens; of a `ContextLimit`, any measure of length that its owner sticks to.
 """
 
 from collections.abc import Sequence
@@ -29,3 +29,29 @@ def shrink(counts: Sequence[int]) -> int:
     The limit is not known, only that the whole was too much: half of the tokens go.
     """
     return max(1, trim(counts, int(sum(counts) * KEPT_SHARE))) if counts else 0
+
+
+class ContextLimit:
+    """What a model's answers have told about the longest prompt it takes.
+
+    Attributes:
+        refused: Size of the shortest prompt that was refused; infinity: none was.
+    """
+
+    __slots__ = ("refused",)
+
+    def __init__(self) -> None:
+        self.refused = float("inf")
+
+    def refuse(self, size: int) -> None:
+        """A prompt of this size was too long."""
+        self.refused = min(self.refused, size)
+
+    def take(self, size: int) -> None:
+        """A prompt of this size was taken: a refusal of a shorter one says less than it seemed."""
+        if size >= self.refused:
+            self.refused = float("inf")
+
+    def too_long(self, size: int) -> bool:
+        """Whether a prompt of this size would be refused, as far as is known."""
+        return size >= self.refused

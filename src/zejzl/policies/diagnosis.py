@@ -31,6 +31,8 @@ class Remedy(StrEnum):
     WAIT = "wait"  # the same or another, after a backoff or a Retry-After
     FAILOVER = "failover"  # the next provider that is closed
     SHRINK_CONTEXT = "shrink_context"  # without the older half of the history
+    GROW_ANSWER = "grow_answer"  # the same provider once more, with a larger token limit
+    HEDGE = "hedge"  # the next provider beside one that is late; the first answer counts
 
 
 RUNBOOK: dict[FailureClass, tuple[Remedy, ...]] = {
@@ -47,7 +49,7 @@ RUNBOOK: dict[FailureClass, tuple[Remedy, ...]] = {
     F.CONTEXT_OVERFLOW: (Remedy.FAILOVER, Remedy.SHRINK_CONTEXT),
     F.AUTH: (Remedy.FAILOVER, Remedy.WAIT),
     F.QUOTA_EXHAUSTED: (Remedy.FAILOVER, Remedy.WAIT),
-    F.TRUNCATED: (),
+    F.TRUNCATED: (Remedy.GROW_ANSWER,),
     F.CONTENT_FILTERED: (),
     F.BAD_REQUEST: (),
     F.DEADLINE: (),
@@ -56,6 +58,8 @@ RUNBOOK: dict[FailureClass, tuple[Remedy, ...]] = {
 
 # Never called again for this request: the answer would be the same.
 HOPELESS = frozenset({F.AUTH, F.QUOTA_EXHAUSTED, F.CONTEXT_OVERFLOW, F.BAD_REQUEST})
+# The caller's own doing: nothing is tried, whatever was learned.
+NEVER_AGAIN = frozenset({F.AUTH, F.BAD_REQUEST, F.CONTENT_FILTERED})
 ONCE_MORE = frozenset({F.MALFORMED, F.EMPTY})  # called at most twice for one request
 TIMEOUTS = frozenset({F.FIRST_TOKEN_TIMEOUT, F.STALLED})
 THROTTLED = frozenset({F.RATE_LIMITED, F.OVERLOADED})

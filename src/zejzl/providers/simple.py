@@ -2,7 +2,7 @@
 
 from zejzl.errors import EmptyAnswer, Malformed
 from zejzl.messages import Reply, Request
-from zejzl.ports import SimpleProvider
+from zejzl.ports import AIProvider, Provider, SimpleProvider
 
 
 class Simple:
@@ -46,3 +46,27 @@ class Simple:
         cleanup = getattr(self._provider, "cleanup", None)
         if cleanup is not None:
             await cleanup()
+
+
+def full(provider: Provider | SimpleProvider | AIProvider) -> Provider:
+    """Return a provider as the bus calls it, wrapped if it has only the simple shape.
+
+    Raises:
+        TypeError: If it is no provider.
+    """
+    if isinstance(provider, type):
+        raise TypeError(f"{provider.__name__} is a class: register one made of it")
+    mute = getattr(type(provider), "generate_response", None) is AIProvider.generate_response
+    if mute and not isinstance(provider, Provider):
+        raise TypeError(
+            f"{type(provider).__name__} does not define "
+            "async def generate_response(self, message, history) -> str"
+        )
+    if isinstance(provider, Provider):
+        return provider
+    if isinstance(provider, SimpleProvider):
+        return Simple(provider)
+    raise TypeError(
+        f"{type(provider).__name__} is no provider: it needs a name and generate(request), or "
+        "generate_response(message, history)"
+    )

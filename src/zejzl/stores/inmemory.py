@@ -67,6 +67,18 @@ class _Row:
 
 
 @dataclass(slots=True)
+class _Command:
+    """One command and its answer."""
+
+    owner: str
+    name: str
+    body: str
+    at: datetime
+    state: str = "waiting"
+    answer: str = ""
+
+
+@dataclass(slots=True)
 class _Rows:
     """Everything that is kept."""
 
@@ -75,6 +87,8 @@ class _Rows:
     events: deque[Event] = field(default_factory=deque)
     settings: dict[str, str] = field(default_factory=dict)
     snapshots: dict[str, tuple[datetime, str]] = field(default_factory=dict)
+    commands: dict[int, _Command] = field(default_factory=dict)
+    last_command: int = 0
 
 
 class InMemoryStore:
@@ -83,9 +97,11 @@ class InMemoryStore:
     What it keeps outlives `close`, for another `open`.
 
     Args:
-        limit: Most messages, and most events, that are kept; the oldest go first. A message that
-            is not settled stays.
+        limit: Most messages, and most events and commands, that are kept; the oldest go first. A
+            message that is not settled stays.
     """
+
+    shared = False
 
     def __init__(self, *, limit: int = 10_000, clock: Clock | None = None) -> None:
         if limit < 1:
@@ -233,6 +249,39 @@ class InMemoryStore:
         kept = [(owner, at, True, body) for owner, (at, body) in self._rows.snapshots.items()]
         return sorted(kept, key=lambda snapshot: snapshot[1], reverse=True)
 
+    def post_command(self, owner: str, name: str, body: str) -> Awaitable[int]:
+        rows = self._rows
+        check_texts(owner=owner, name=name, body=body)
+        rows.last_command += 1
+        rows.commands[rows.last_command] = _Command(owner, name, body, utc(self._clock.wall()))
+        if len(rows.commands) > self._limit:
+            del rows.commands[next(iter(rows.commands))]
+        return _Done(rows.last_command)
+
+    async def take_commands(self, owner: str) -> list[tuple[int, str, str]]:
+        check_texts(owner=owner)
+        waiting = [
+            (id, command)
+            for id, command in self._rows.commands.items()
+            if command.owner == owner and command.state == "waiting"
+        ]
+        for _, command in waiting:
+            command.state = "taken"
+        return [(id, command.name, command.body) for id, command in waiting]
+
+    def answer_command(self, id: int, ok: bool, body: str) -> Awaitable[None]:
+        rows = self._rows
+        check_texts(body=body)
+        command = rows.commands.get(id)
+        if command is None or command.state != "taken":
+            return _Refused(ValueError(f"command {id} awaits no answer"))
+        command.state, command.answer = "done" if ok else "failed", body
+        return _DONE
+
+    async def command(self, id: int) -> tuple[str, str] | None:
+        command = self._rows.commands.get(id)
+        return None if command is None else (command.state, command.answer)
+
     async def check(self) -> list[str]:
         _ = self._rows
         return []
@@ -252,13 +301,16 @@ class InMemoryStore:
             for conversation, turns in rows.turns.items()
         }
         rows.turns = {conversation: turns for conversation, turns in told.items() if turns}
-        count = len(old) + len(rows.events) + len(rows.snapshots)
+        count = len(old) + len(rows.events) + len(rows.snapshots) + len(rows.commands)
         young = [event for event in rows.events if event.timestamp >= before]
         rows.events = deque(young, maxlen=self._limit)
         rows.snapshots = {
             owner: kept for owner, kept in rows.snapshots.items() if kept[0] >= before
         }
-        return _Done(count - len(rows.events) - len(rows.snapshots))
+        rows.commands = {
+            id: command for id, command in rows.commands.items() if command.at >= before
+        }
+        return _Done(count - len(rows.events) - len(rows.snapshots) - len(rows.commands))
 
 
 def _unsettled(rows: dict[str, _Row], message_id: str) -> _Row:

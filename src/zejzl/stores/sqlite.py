@@ -40,6 +40,7 @@ from zejzl.stores.writer import UNFINISHED, Unfinished
 log = logging.getLogger(__name__)
 
 PRUNE_ROWS = 500  # rows deleted in one transaction, so that no other write waits long
+PRUNE = sql.PRUNE_MESSAGES, sql.PRUNE_EVENTS, sql.PRUNE_SNAPSHOTS, sql.PRUNE_COMMANDS
 
 
 class SqliteStore:
@@ -54,6 +55,8 @@ class SqliteStore:
     Attributes:
         unread_events: Stored events that this version could not read, and skipped.
     """
+
+    shared = True
 
     def __init__(
         self,
@@ -256,6 +259,45 @@ class SqliteStore:
 
         return await self._database.read(work)
 
+    def post_command(self, owner: str, name: str, body: str) -> Awaitable[int]:
+        check_texts(owner=owner, name=name, body=body)
+        row = owner, name, body, stamp(utc(self._clock.wall()))
+
+        def work(connection: sqlite3.Connection) -> int:
+            id = connection.execute(sql.POST_COMMAND, row).lastrowid
+            assert id is not None  # an INSERT has one
+            return id
+
+        return self._database.write(work)
+
+    async def take_commands(self, owner: str) -> list[tuple[int, str, str]]:
+        check_texts(owner=owner)
+
+        def waiting(connection: sqlite3.Connection) -> list[tuple[int, str, str]]:
+            return connection.execute(sql.WAITING_COMMANDS, (owner,)).fetchall()
+
+        def take(connection: sqlite3.Connection) -> list[tuple[int, str, str]]:
+            found = waiting(connection)
+            connection.execute(sql.TAKE_COMMANDS, (owner,))
+            return found
+
+        return await self._database.write(take) if await self._database.read(waiting) else []
+
+    def answer_command(self, id: int, ok: bool, body: str) -> Awaitable[None]:
+        check_texts(body=body)
+
+        def work(connection: sqlite3.Connection) -> None:
+            row = "done" if ok else "failed", body, id
+            if not connection.execute(sql.ANSWER_COMMAND, row).rowcount:
+                raise ValueError(f"command {id} awaits no answer")
+
+        return self._database.write(work)
+
+    async def command(self, id: int) -> tuple[str, str] | None:
+        return await self._database.read(
+            lambda connection: connection.execute(sql.COMMAND, (id,)).fetchone()
+        )
+
     async def check(self) -> list[str]:
         try:
             return await self._database.read(problems)
@@ -273,7 +315,7 @@ class SqliteStore:
 
         def work(connection: sqlite3.Connection) -> int | Unfinished:
             nonlocal gone
-            for query in (sql.PRUNE_MESSAGES, sql.PRUNE_EVENTS, sql.PRUNE_SNAPSHOTS):
+            for query in PRUNE:
                 deleted = connection.execute(query, (limit, PRUNE_ROWS)).rowcount
                 gone += deleted
                 if deleted == PRUNE_ROWS:

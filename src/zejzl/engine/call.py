@@ -1,0 +1,46 @@
+"""A plain answer: called, hedged where it is late, asked for again where it was cut short."""
+
+from zejzl.engine.arguments import checked_reply
+from zejzl.engine.hedging import race
+from zejzl.engine.journey import Journey
+from zejzl.engine.targets import Pick
+from zejzl.errors import ProviderError, Rejected
+from zejzl.messages import Reply
+
+GRACE = 1.0  # seconds that a late call is given to end, before it is cancelled once more
+
+
+async def call(journey: Journey) -> Reply:
+    """Return the answer of one plain request."""
+
+    async def answer(pick: Pick) -> Reply:
+        pick.limit = limit = journey.time_left(journey.limits.attempt)
+        with pick.target.seat.calls:
+            async with journey.clock.timeout(late(limit)), journey.clock.timeout(limit):
+                found = await pick.target.provider.generate(journey.for_target(pick))
+        pick.waited = journey.clock.now() - pick.started
+        return checked_reply(found)
+
+    try:
+        while True:
+            won = await race(journey, await journey.next(), answer)
+            if won is None:
+                if journey.has_answer:
+                    return await journey.settle_kept()
+                continue
+            pick, reply = won
+            if not journey.grows(pick, reply):
+                return await journey.succeeded(pick, reply)
+    except BaseException as why:
+        if journey.has_answer and isinstance(why, ProviderError | Rejected):
+            return await journey.settle_kept()
+        await journey.ended_badly(why)
+        raise
+
+
+def late(limit: float | None) -> float | None:
+    """Return the seconds after which a call that has not ended at its limit is cancelled again.
+
+    The first cancellation may be held up by what a provider does `finally`.
+    """
+    return None if limit is None else max(0.0, limit) + GRACE
