@@ -95,8 +95,7 @@ class AsyncMessageBus:
             raise TypeError(f"settings must be Settings, not {type(settings).__name__}")
         self.settings = settings if settings is not None else _settings_from_env()
         self._clock = clock or SystemClock()
-        folder = self.settings.home / "guarded"
-        self.magic = magic or FairyMagic(clock=self._clock, folder=folder)
+        self.magic = magic or FairyMagic(clock=self._clock, folder=self.settings.home / "guarded")
         self.store = store if store is not None else self._default_store()
         self._registry = Registry(
             self.magic,
@@ -348,13 +347,15 @@ class AsyncMessageBus:
         failover: bool | Sequence[str] | None = None,
         criticality: str = "normal",
         sender: str = "user",
+        allow_restart: bool = False,
     ) -> AsyncGenerator[Delta, None]:
         """Yield a model's answer piece by piece; the last piece carries the Reply.
 
-        Takes the arguments of `send` and raises what it raises, at the first piece. Before the
-        first piece a broken stream is begun again; after it, `Incomplete` is raised with what
-        had been yielded as its `prefix`. The setting `deadline` covers the time to the first
-        piece; one that is passed covers it all.
+        Takes the arguments of `send` and raises what it raises, at the first piece. A stream that
+        breaks is begun again and goes on where the new answer repeats what was yielded. If it
+        becomes another answer, `Delta(restart=True)` says "discard what you have" where
+        `allow_restart` permits that; else `Incomplete` is raised with what had been yielded as
+        its `prefix`. The setting `deadline` covers the time to the first piece; one passed, all.
         """
         request = self._request(content, system, max_tokens, temperature)
         limits = self._limits(deadline, patience)
@@ -363,7 +364,7 @@ class AsyncMessageBus:
         with self._lifecycle:
             journey = await self._begin(request, chain, limits, asked, conversation_id, sender)
             try:
-                async with aclosing(stream(journey)) as deltas:
+                async with aclosing(stream(journey, allow_restart=allow_restart)) as deltas:
                     async for delta in deltas:
                         yield delta
             finally:
@@ -415,9 +416,8 @@ class AsyncMessageBus:
         """Return what admission control needs to know."""
         if conversation_id is not None:
             checked_text("conversation_id", conversation_id, empty=True)
-        found = checked_criticality(criticality)
-        if self.magic.is_critical:
-            found = max(found, Criticality.CRITICAL)
+        least = Criticality.CRITICAL if self.magic.is_critical else Criticality.SHEDDABLE
+        found = max(checked_criticality(criticality), least)
         return asked_by(found, conversation_id, streamed=streamed)
 
     def _limits(self, deadline: float | None, patience: float | None) -> Limits:

@@ -37,7 +37,7 @@ ATTEMPT_TIMEOUT = 1.5
 DEADLINE = 10.0
 SOON = 2.0  # seconds within which an answer counts for ok2
 
-Ask = Callable[[str], Awaitable[tuple[str, str]]]  # prompt → who answered, and what
+Ask = Callable[[str], Awaitable[str]]  # prompt → answer
 Figures = dict[str, float]
 
 
@@ -144,16 +144,11 @@ async def bus(
             provider = adapter(base_url=url, api_key=f"key-{name}", model="m", clock=clock)
             await ours.register_provider(name, provider)
 
-        async def plain(prompt: str) -> tuple[str, str]:
-            reply = await ours.send(prompt)
-            return reply.provider, reply.text
+        async def plain(prompt: str) -> str:
+            return (await ours.send(prompt)).text
 
-        async def streamed(prompt: str) -> tuple[str, str]:
-            text, provider = "", ""
-            async for delta in ours.stream(prompt):
-                text += delta.text
-                provider = delta.reply.provider if delta.reply is not None else provider
-            return provider, text
+        async def streamed(prompt: str) -> str:
+            return "".join([delta.text async for delta in ours.stream(prompt)])
 
         yield streamed if scenario.stream else plain
 
@@ -169,19 +164,19 @@ async def sdk(
         base_url=urls["a"], api_key="key-a", timeout=ATTEMPT_TIMEOUT * scale
     ) as client:
 
-        async def plain(prompt: str) -> tuple[str, str]:
+        async def plain(prompt: str) -> str:
             reply = await client.chat.completions.create(
                 model="m", messages=[{"role": "user", "content": prompt}]
             )
-            return "a", reply.choices[0].message.content or ""
+            return reply.choices[0].message.content or ""
 
-        async def streamed(prompt: str) -> tuple[str, str]:
+        async def streamed(prompt: str) -> str:
             text = ""
             async for chunk in await client.chat.completions.create(
                 model="m", messages=[{"role": "user", "content": prompt}], stream=True
             ):
                 text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
-            return "a", text
+            return text
 
         yield streamed if scenario.stream else plain
 
@@ -202,11 +197,11 @@ def arrivals(scenario: Scenario, seed: int) -> list[tuple[float, str]]:
 
 async def judged(ask: Ask, prompt: str) -> str:
     try:
-        provider, text = await ask(prompt)
+        text = await ask(prompt)
     except Exception as failure:  # noqa: BLE001 - whatever a client raises is its answer
         status: Any = getattr(failure, "status", None) or getattr(failure, "status_code", None)
         return "right" if is_bad(prompt) and status == 400 else "failed"
-    return "right" if text == answer_of(provider, prompt) and not is_bad(prompt) else "wrong"
+    return "right" if text == answer_of(prompt) and not is_bad(prompt) else "wrong"
 
 
 def is_bad(prompt: str) -> bool:

@@ -6,10 +6,11 @@ otherwise. `GATE` holds for every scored storm but the total outage.
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from random import Random
 
 from storm_run import RATE, SECONDS, Figures, Outcome, Scenario, Storm, is_bad
-from storm_stage import ANSWER, ERROR, WIRES, Stage, asked, head
+from storm_stage import ANSWER, ERROR, WIRES, Stage, answer_of, asked, head
 
 from zejzl.testing import Call, faults
 from zejzl.testing.behaviours import Play
@@ -175,9 +176,13 @@ def limited(*slots: int, queue: int, overload: int = 503) -> Callable[[Stage], P
 def cut(after: int | None) -> Callable[[Stage], Plays]:
     """Three of ten of A's streams break off: after so many words, or before a header."""
 
+    def broken(call: Call) -> Play:
+        if after is None:
+            return faults.reset()
+        return replace(faults.cut(after), words=faults.ok(answer_of(asked(call))).words)
+
     def fault(stage: Stage) -> Play:
-        how = faults.reset() if after is None else faults.cut(after)
-        return stage.some(0.3, [stage.after(times(ANSWER, 0.5), how)], stage.well("a"))
+        return stage.some(0.3, [stage.after(times(ANSWER, 0.5), broken)], stage.well("a"))
 
     return primary(5.0, 20.0, fault)
 
@@ -306,7 +311,7 @@ SCENARIOS = (
         for variant, after, scored in (
             ("before the headers", None, True),
             ("before a word", 0, True),
-            ("midway", 6, False),
+            ("midway", 6, True),
         )
     ),
     Scenario(

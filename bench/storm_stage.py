@@ -19,9 +19,9 @@ PACE = 0.0015  # seconds between a stream's words: a fifth of an answer's time i
 WORDS = "rivers carry mountains slowly toward every waiting sea"
 
 
-def answer_of(provider: str, prompt: str) -> str:
-    """Return the one right answer: nobody else's, and to nothing else."""
-    return f"{provider} answers {head(prompt)}: {WORDS}"
+def answer_of(prompt: str) -> str:
+    """Return the one right answer to a prompt, everybody's: a broken one can be completed."""
+    return f"this answers {head(prompt)}: {WORDS}"
 
 
 def head(prompt: str) -> str:
@@ -72,7 +72,7 @@ class Stage:
 
         def answer(call: Call) -> Play:
             pace = PACE * self.scale if call.stream else 0.0
-            return faults.ok(answer_of(provider, asked(call)), pace=pace)
+            return faults.ok(answer_of(asked(call)), pace=pace)
 
         return faults.capacity(
             slots, begin, queue=queue, overload=self.error(overload), then=answer

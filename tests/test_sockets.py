@@ -120,12 +120,28 @@ async def test_a_stream_that_breaks_in_the_middle_is_never_a_success(
 ) -> None:
     async with two(wire) as (server, bus):
         server.play("alpha", script)
+        server.play("beta", faults.ok("Another answer."))
 
         with pytest.raises(Incomplete) as caught:
             await ask(bus, streamed=True)
 
         assert CANONICAL.startswith(caught.value.prefix)
         assert len(caught.value.prefix.split()) == 40
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize(
+    "script", [faults.cut(40), faults.no_finish(40), faults.malformed(40), faults.error_event(40)]
+)
+async def test_a_stream_that_breaks_in_the_middle_is_completed_by_who_says_the_same(
+    wire: str, script: Any
+) -> None:
+    async with two(wire) as (server, bus):
+        server.play("alpha", script)
+
+        texts = [delta.text async for delta in bus.stream("hello")]
+
+        assert "".join(texts) == CANONICAL
 
 
 @pytest.mark.parametrize("wire", WIRES)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,7 @@ async def test_a_stream_that_breaks_after_its_first_piece_is_incomplete(
 ) -> None:
     clock = FakeClock()
     async with make_bus(clock) as bus:
-        _, b = await register(bus, clock, a=("one two", failure), b="from b")
+        await register(bus, clock, a=("one two", failure), b="from b")
         got: list[str] = []
 
         async def consume() -> None:
@@ -62,9 +63,65 @@ async def test_a_stream_that_breaks_after_its_first_piece_is_incomplete(
 
         assert caught.value.prefix == "".join(got) == "one two "
         assert caught.value.provider == "a"
-        assert not b.requests
-        assert bus.magic.circuit_breakers["ai_provider:a"].failure_count == 1
+        assert [each.outcome for each in caught.value.attempts].count("ok") == 0  # type: ignore[attr-defined]
         assert await bus.history("c") == []
+
+
+async def streamed(bus: AsyncMessageBus, **how: Any) -> tuple[list[str], list[bool], Reply]:
+    """Return the pieces with words, which of them ask to begin anew, and the reply."""
+    deltas = [delta async for delta in bus.stream("hello", **how)]
+    reply = deltas[-1].reply
+    assert reply is not None
+    told = [delta for delta in deltas if delta.text]
+    return [delta.text for delta in told], [delta.restart for delta in told], reply
+
+
+@pytest.mark.parametrize(
+    ("scripts", "answered_by"),
+    [
+        ({"a": [("one two three", Incomplete("cut")), "one two three four"], "b": "x"}, "a"),
+        ({"a": ("one two three", ProviderOverloaded("x")), "b": "one two three four"}, "b"),
+    ],
+    ids=["by the same one", "by the next one"],
+)
+async def test_a_broken_stream_goes_on_where_the_new_answer_repeats_what_was_told(
+    scripts: dict[str, Any], answered_by: str
+) -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        await register(bus, clock, **scripts)
+
+        texts, restarts, reply = await finished(clock, streamed(bus))
+
+        assert "".join(texts).strip() == reply.text == "one two three four"
+        assert not any(restarts)
+        assert (reply.provider, reply.healed) == (answered_by, True)
+
+
+async def test_another_answer_is_begun_anew_for_who_can_discard_what_there_is() -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        await register(bus, clock, a=("one two", ProviderOverloaded("x")), b="one second answer")
+
+        texts, restarts, reply = await finished(clock, streamed(bus, allow_restart=True))
+
+        anew = restarts.index(True)
+        assert "".join(texts[:anew]) == "one two "
+        assert "".join(texts[anew:]).strip() == reply.text == "one second answer"
+        assert restarts.count(True) == 1
+
+
+async def test_an_answer_shorter_than_what_was_told_is_another_one() -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        await register(bus, clock, a=("one two three", ProviderOverloaded("x")), b="one")
+
+        with pytest.raises(Incomplete) as caught:
+            await finished(clock, streamed(bus))
+
+        assert caught.value.prefix == "one two three "
+        assert caught.value.provider == "a"
+        assert any("another answer" in note for note in caught.value.__notes__)
 
 
 async def test_a_stream_that_falls_silent_is_stalled() -> None:
@@ -88,7 +145,7 @@ async def test_a_stream_that_falls_silent_is_stalled() -> None:
         await bus.register_provider("a", Stalls())
 
         with pytest.raises(Incomplete, match=r"fell silent for 4 s") as caught:
-            await finished(clock, read(bus), within=5.0)
+            await finished(clock, read(bus), within=60.0)
 
         assert caught.value.failure_class == "stalled"
         assert caught.value.prefix == "one "

@@ -97,7 +97,7 @@ def test_while_a_thread_works_time_passes_as_it_really_does() -> None:
         alarm.cancel()
         return passed
 
-    assert 0.05 <= virtual.run(main()) < 5.0
+    assert 0.02 <= virtual.run(main()) < 5.0
 
 
 def test_time_jumps_again_after_a_thread_that_failed() -> None:

@@ -9,6 +9,9 @@ from zejzl.policies.admission import Criticality
 from zejzl.settings import check_count, check_seconds
 
 
+_CRITICALITIES = {each.name.lower(): each for each in Criticality}
+
+
 def checked_text(name: str, value: str, *, empty: bool = False) -> str:
     """Return `value` if it is text that can be stored and sent.
 
@@ -67,10 +70,9 @@ def checked_criticality(name: str) -> Criticality:
     Raises:
         ValueError: If there is none.
     """
-    known = {each.name.lower(): each for each in Criticality}
-    if not isinstance(name, str) or name not in known:
-        raise ValueError(f"criticality must be one of {', '.join(known)}, not {name!r}")
-    return known[name]
+    if not isinstance(name, str) or name not in _CRITICALITIES:
+        raise ValueError(f"criticality must be one of {', '.join(_CRITICALITIES)}, not {name!r}")
+    return _CRITICALITIES[name]
 
 
 def checked_times(deadline: float | None, patience: float | None) -> None:

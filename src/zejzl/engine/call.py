@@ -4,7 +4,7 @@ from zejzl.engine.arguments import checked_reply
 from zejzl.engine.hedging import race
 from zejzl.engine.journey import Journey
 from zejzl.engine.targets import Pick
-from zejzl.errors import ProviderError, Rejected
+from zejzl.errors import ProviderError, Rejected, StoreError
 from zejzl.messages import Reply
 
 GRACE = 1.0  # seconds that a late call is given to end, before it is cancelled once more
@@ -32,7 +32,7 @@ async def call(journey: Journey) -> Reply:
             if not journey.grows(pick, reply):
                 return await journey.succeeded(pick, reply)
     except BaseException as why:
-        if journey.has_answer and isinstance(why, ProviderError | Rejected):
+        if journey.has_answer and isinstance(why, ProviderError | Rejected | StoreError):
             return await journey.settle_kept()
         await journey.ended_badly(why)
         raise

@@ -162,7 +162,8 @@ class Healer:
         assert failed is not None
         match remedy:
             case Remedy.RETRY | Remedy.RECONNECT:
-                if failed.calls > 1 or not self._was_well:
+                # Where a part of the answer is out, if anybody the same one says the same again.
+                if not self._means.told and (failed.calls > 1 or not self._was_well):
                     return None
                 if remedy == Remedy.RECONNECT:
                     reconnect = getattr(failed.provider, "reconnect", None)

@@ -67,7 +67,7 @@ class _Race(Generic[T]):
                         stages and not self._journey.in_trouble(first)
                     ):
                         stages.clear()
-                        other = await self._journey.beside()
+                        other = await self._journey.beside(first)
                         if other is not None:
                             self._start(other)
                 elif (won := self._ended(done)) is not None:

@@ -17,14 +17,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zejzl.clock import Clock
+from zejzl.engine.failures import as_provider_error, in_words
 from zejzl.engine.healing import Healer
 from zejzl.engine.history import without_older_half
 from zejzl.engine.journal import Journal
-from zejzl.engine.targets import Means, Pick, Target
+from zejzl.engine.targets import Failure, Means, Pick, Target
 from zejzl.engine.waiting import Recovered
 from zejzl.errors import (
-    ERRORS,
-    AttemptTimeout,
     FailureClass,
     Incomplete,
     ProviderError,
@@ -34,7 +33,6 @@ from zejzl.errors import (
     Transient,
     ZejzlError,
     shorten,
-    words,
 )
 from zejzl.events import RecoveryRecorded
 from zejzl.magic import CircuitBreaker, FairyMagic
@@ -107,18 +105,18 @@ class Journey:
         self._asked = asked
         self._chain = chain
         self._started = started
-        self.ends = self._started + limits.deadline if limits.deadline is not None else NEVER
+        self._means = Means(
+            asked=asked,
+            patience=limits.patience,
+            ends=started + limits.deadline if limits.deadline is not None else NEVER,
+            max_attempts=limits.max_attempts,
+        )
         self._healer = Healer(
             engine.magic,
             engine.clock,
             engine.recovered,
             chain,
-            Means(
-                asked=asked,
-                patience=limits.patience,
-                ends=self.ends,
-                max_attempts=limits.max_attempts,
-            ),
+            self._means,
             self._size,
         )
         self._who = message.conversation_id or message.sender
@@ -127,9 +125,37 @@ class Journey:
         self._attempts: list[Attempt] = []
         self._recoveries: list[RecoveryRecorded] = []
         self._first_cause: ProviderError | None = None
-        self._newest: tuple[Target, ProviderError, Diagnosis] | None = None
+        self._newest: Failure | None = None
         self._accepted = False
         self._answered = False
+
+    @property
+    def first_cause(self) -> ProviderError | None:
+        """The first failure of a call."""
+        return self._first_cause
+
+    @property
+    def ends(self) -> float:
+        """The deadline, by the clock's `now()`."""
+        return self._means.ends
+
+    def told(self) -> None:
+        """Take in that the consumer of a stream has a piece: its deadline covers no more.
+
+        Whatever is begun again has the time to its first piece that the stream had.
+        """
+        self._means.told = True
+        if not self.limits.whole_stream and self.limits.deadline is not None:
+            self._means.ends = self.clock.now() + self.limits.deadline
+
+    def differs(self, pick: Pick) -> None:
+        """Take in that an answer begun again is not the one of which the consumer has a part."""
+        self._gate.void(pick.permit)
+        target, seconds = pick.target, self.clock.now() - pick.started
+        target.hopeless = True
+        cancelled = FailureClass.CANCELLED.value
+        self._attempts.append(Attempt(target.name, target.model, cancelled, seconds, pick.remedy))
+        self._log_recovery(pick, "differs", seconds)
 
     async def next(self) -> Pick:
         """Return leave to call a provider, journalled.
@@ -142,6 +168,7 @@ class Journey:
         pick = await self._healer.next()
         if pick is None:
             raise self._give_up()
+        pick.against = self._newest
         try:
             if pick.remedy == Remedy.SHRINK_CONTEXT:
                 self.request = without_older_half(self.request)
@@ -158,11 +185,12 @@ class Journey:
             raise
         return pick
 
-    async def beside(self) -> Pick | None:
+    async def beside(self, late: Pick) -> Pick | None:
         """Return leave for a second call beside one that is late; None: it stays alone."""
         pick = self._healer.beside()
         if pick is None:
             return None
+        pick.against = late.target, "its answer was late", FailureClass.FIRST_TOKEN_TIMEOUT
         try:
             await self._begin(pick)
         except (StoreError, TimeoutError):
@@ -259,13 +287,13 @@ class Journey:
     @property
     def has_answer(self) -> bool:
         """Whether an answer is kept, cut as it is, while a longer one is asked for."""
-        return self._kept is not None
+        return self._kept is not None and not self._answered
 
     async def settle_kept(self) -> Reply:
         """Settle the kept answer: there is no better one."""
         assert self._kept is not None
         newest = self._newest
-        if newest is not None and newest[2].failure_class is FailureClass.TRUNCATED:
+        if newest is not None and newest[2] is FailureClass.TRUNCATED:
             self._magic.acorns.give_back()  # the longer one was never asked for
         return await self._settle(*self._kept)
 
@@ -320,7 +348,7 @@ class Journey:
         """Take in how a call ended badly, and return it as an error of the tree."""
         target = pick.target
         seconds = self.clock.now() - pick.started
-        error = self._as_provider_error(pick, failure)
+        error = as_provider_error(pick, failure, self.clock.now(), self.ends)
         # A refusal from further in, by a bus that a provider uses itself, is not this one's fault.
         diagnosis = diagnose(failure if isinstance(failure, Rejected) else error)
         if diagnosis.failure_class is FailureClass.DEADLINE:
@@ -356,7 +384,7 @@ class Journey:
         self, pick: Pick, error: ProviderError, diagnosis: Diagnosis, *, was_well: bool
     ) -> None:
         """Let the healer know what is to be healed now."""
-        self._newest = (pick.target, error, diagnosis)
+        self._newest = pick.target, error, diagnosis.failure_class
         can_shrink = bool(self.request.history)
         self._healer.failed(pick, error, diagnosis, was_well=was_well, can_shrink=can_shrink)
 
@@ -397,7 +425,7 @@ class Journey:
             why.attempts = tuple(self._attempts)
         if not self._accepted or self._answered:
             return  # there is nothing to settle, or it is settled with its answer
-        text = _words(why)
+        text = in_words(why)
         message = replace(self._message, error=text)
         if not isinstance(why, Exception) or isinstance(why, StoreLocked):
             self._engine.journal.settle_unheard(message, self._attempts, self._recoveries)
@@ -419,77 +447,30 @@ class Journey:
             cause.add_note(f"no further call: {note}")
         return cause
 
-    def _as_provider_error(self, pick: Pick, failure: Exception) -> ProviderError:
-        target, limited = pick.target, pick.limit
-        if isinstance(failure, ProviderError):
-            failure.provider = target.name  # the name in this bus, not the adapter's own
-            failure.model = failure.model or target.model
-            return failure
-        error: ProviderError
-        ours = limited is not None and self.clock.now() - pick.started >= 0.99 * limited
-        if isinstance(failure, TimeoutError) and ours:
-            at_end = self.clock.now() >= self.ends
-            error = AttemptTimeout(
-                "no answer before the deadline" if at_end else f"no answer in {limited:g} s",
-                provider=target.name,
-                model=target.model,
-                failure_class=FailureClass.DEADLINE if at_end else None,
-            )
-        else:
-            found = diagnose(failure)
-            error = ERRORS.get(found.failure_class, Transient)(
-                _words(failure),
-                provider=target.name,
-                model=target.model,
-                retry_after=found.retry_after,
-                failure_class=found.failure_class,
-            )
-        error.__cause__ = failure
-        return error
-
     def _log_recovery(self, pick: Pick, outcome: str, seconds: float) -> None:
         """Write the row for the remedy that this call was, now that it is known what it did."""
-        if pick.remedy == Remedy.HEDGE:
-            late = self._chain[0] if pick.target is not self._chain[0] else self._chain[1]
-            self._recoveries.append(
-                self._magic.recoveries.record(
-                    late.breaker.name,
-                    "its answer was late",
-                    FailureClass.FIRST_TOKEN_TIMEOUT,
-                    pick.remedy,
-                    success=outcome == "ok",
-                    verified=None if outcome == FailureClass.CANCELLED else True,
-                    energy_used=pick.cost,
-                    outcome=outcome,
-                    request_id=self._message.id,
-                )
+        if pick.against is None:
+            return
+        target, issue, failure_class = pick.against
+        share = min(1.0, seconds / (self.limits.deadline or USUAL_DEADLINE))
+        cost = 0.5 / pick.number + 0.5 * share
+        self._recoveries.append(
+            self._magic.recoveries.record(
+                target.breaker.name,
+                issue,
+                failure_class,
+                pick.remedy,
+                success=outcome == "ok",
+                verified=None if outcome == FailureClass.CANCELLED else True,
+                energy_used=pick.cost,
+                outcome=outcome,
+                request_id=self._message.id,
+                cost=None if pick.remedy == Remedy.HEDGE else cost,  # no remedy competes with it
             )
-        elif self._newest is not None:
-            target, error, diagnosis = self._newest
-            share = min(1.0, seconds / (self.limits.deadline or USUAL_DEADLINE))
-            self._recoveries.append(
-                self._magic.recoveries.record(
-                    target.breaker.name,
-                    error,
-                    diagnosis.failure_class,
-                    pick.remedy,
-                    success=outcome == "ok",
-                    verified=True,
-                    energy_used=pick.cost,
-                    outcome=outcome,
-                    request_id=self._message.id,
-                    cost=0.5 / pick.number + 0.5 * share,
-                )
-            )
+        )
 
     def _size(self) -> int:
         """Return how long the prompt is, in characters."""
         request = self.request
         told = sum(len(turn.content) for turn in request.history)
         return len(request.content) + len(request.system or "") + told
-
-
-def _words(failure: BaseException) -> str:
-    if isinstance(failure, asyncio.CancelledError | GeneratorExit):
-        return "cancelled: the caller left"
-    return shorten(f"{type(failure).__name__}: {words(failure)}")

@@ -1,4 +1,8 @@
-"""A streamed answer: restarted freely before its first piece, never passed off as whole when cut.
+"""A streamed answer: begun again when it breaks, never passed off as whole when it was cut.
+
+Before its first piece it is begun again freely. After it the new answer is listened to in silence
+as long as it repeats what the consumer has, and goes on from there; if it becomes another one,
+only a consumer who can discard what it has is given that.
 
 What a provider did is known at the end: only a stream that finishes with a reason counts as well.
 A consumer who leaves closes the socket and counts nothing; a slow one holds back the socket,
@@ -16,20 +20,32 @@ from zejzl.engine.hedging import race
 from zejzl.engine.journey import Journey
 from zejzl.engine.lifecycle import UnderWay
 from zejzl.engine.targets import Pick
-from zejzl.errors import AttemptTimeout, FailureClass, Incomplete, Malformed, ProviderError
+from zejzl.errors import (
+    AttemptTimeout,
+    FailureClass,
+    Incomplete,
+    Malformed,
+    ProviderError,
+    Rejected,
+)
 from zejzl.messages import Delta, Reply, Request
 from zejzl.ports import Provider
 
 log = logging.getLogger(__name__)
 
+MOST_MISSES = 2  # answers begun again that became others, before nobody is asked any more
 DRAIN = 0.05  # seconds given to a finished stream to end, so that its connection can be kept
 
 
-async def stream(journey: Journey) -> AsyncGenerator[Delta, None]:
+async def stream(journey: Journey, *, allow_restart: bool = False) -> AsyncGenerator[Delta, None]:
     """Yield the answer of one request piece by piece; the last piece carries the Reply.
 
+    Args:
+        allow_restart: Whether the consumer can discard what it has, for another answer.
+
     Raises:
-        Incomplete: If it broke off after its first piece; `prefix` is what had been yielded.
+        Incomplete: If it broke off after its first piece and could not be completed exactly;
+            `prefix` is what had been yielded.
     """
 
     async def begun(pick: Pick) -> _Attempt:
@@ -37,28 +53,116 @@ async def stream(journey: Journey) -> AsyncGenerator[Delta, None]:
         await attempt.begin()
         return attempt
 
+    told = _Told(allow_restart)
     try:
         while True:
             won = await race(journey, await journey.next(), begun, _Attempt.close)
             if won is None:
                 continue
             pick, attempt = won
+            told.begin()
             try:
                 async with aclosing(attempt.pieces()) as pieces:
                     async for text in pieces:
-                        yield Delta(text)
+                        if not told.text:
+                            journey.told()
+                        if (delta := told.fit(text)) is not None:
+                            yield delta
+                if (delta := told.end()) is not None:
+                    yield delta
+            except _Differs:
+                journey.differs(pick)
+                told.misses += 1
+                if told.misses == MOST_MISSES:
+                    raise
+                continue
             except BaseException as problem:  # noqa: BLE001 - raised again if it is not to be healed
                 failure = journey.healable(pick, problem)
-                error = journey.failed(pick, attempt.name(failure))
-                if attempt.texts:
-                    raise attempt.broken(error) from error
+                journey.failed(pick, attempt.name(failure))
                 continue
             assert attempt.reply is not None
             yield Delta("", reply=await journey.succeeded(pick, attempt.reply))
             return
     except BaseException as why:
-        await journey.ended_badly(why)
-        raise
+        error = told.broken(why, journey.first_cause)
+        await journey.ended_badly(error)
+        if error is why:
+            raise
+        raise error from error.__cause__
+
+
+class _Differs(Exception):
+    """An answer begun again is another than the one of which the consumer has a part."""
+
+
+class _Told:
+    """What the consumer of a stream has, and how an answer that is begun again is fitted to it.
+
+    Attributes:
+        text: What the consumer has, in pieces.
+        misses: How many answers became others.
+    """
+
+    def __init__(self, allow_restart: bool) -> None:
+        self._allow_restart = allow_restart
+        self._prefix = ""  # what the consumer had when the present answer began
+        self._at = 0  # so much of it the present answer has said again
+        self.text: list[str] = []
+        self.misses = 0
+
+    def begin(self) -> None:
+        """Take in that an answer begins."""
+        self._prefix, self._at = "".join(self.text), 0
+        self.text = [self._prefix] if self._prefix else []
+
+    def fit(self, piece: str) -> Delta | None:
+        """Return what of a piece is new to the consumer; None: nothing is."""
+        if self._at < len(self._prefix):
+            room = len(self._prefix) - self._at
+            if not self._prefix.startswith(piece[:room], self._at):
+                return self._other(self._prefix[: self._at] + piece)
+            self._at += len(piece[:room])
+            piece = piece[room:]
+            if not piece:
+                return None
+        self.text.append(piece)
+        return Delta(piece)
+
+    def end(self) -> Delta | None:
+        """Take in that the answer ended; one that is shorter than what was said is another."""
+        if self._at < len(self._prefix):
+            return self._other(self._prefix[: self._at])
+        return None
+
+    def _other(self, text: str) -> Delta:
+        if not self._allow_restart:
+            raise _Differs
+        self._prefix, self._at, self.text = "", 0, [text]
+        return Delta(text, restart=True)
+
+    def broken(self, why: BaseException, cause: ProviderError | None) -> BaseException:
+        """Return the error for the consumer: `Incomplete` where it has a part of the answer."""
+        if not self.text or not isinstance(why, ProviderError | Rejected | _Differs):
+            return why
+        error = cause or why
+        text = "".join(self.text)
+        if isinstance(error, Incomplete):
+            broken = error
+        else:
+            broken = Incomplete(
+                f"the answer broke off after {len(text)} characters: {error.args[0]}",
+                provider=getattr(error, "provider", ""),
+                model=getattr(error, "model", ""),
+                status=getattr(error, "status", None),
+                code=getattr(error, "code", ""),
+                request_id=getattr(error, "request_id", ""),
+                failure_class=getattr(error, "failure_class", None),
+            )
+            broken.__cause__ = error
+        if self.misses:
+            broken.add_note("begun again, it became another answer than the one it was before")
+        broken.prefix = text
+        return broken
 
 
 class _Attempt:
@@ -172,24 +276,6 @@ class _Attempt:
         )
         stalled.__cause__ = failure
         return stalled
-
-    def broken(self, error: ProviderError) -> Incomplete:
-        """Return the error for a stream that broke after its first piece."""
-        text = "".join(self.texts)
-        if isinstance(error, Incomplete):
-            broken = error
-        else:
-            broken = Incomplete(
-                f"the answer broke off after {len(text)} characters: {error.args[0]}",
-                provider=error.provider,
-                model=error.model,
-                status=error.status,
-                code=error.code,
-                request_id=error.request_id,
-                failure_class=error.failure_class,
-            )
-        broken.prefix = text
-        return broken
 
 
 async def _whole_as_pieces(provider: Provider, request: Request) -> AsyncGenerator[Delta, None]:

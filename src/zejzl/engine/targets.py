@@ -6,7 +6,7 @@ Units: seconds.
 from dataclasses import dataclass
 
 from zejzl.engine.lifecycle import UnderWay
-from zejzl.errors import FailureClass
+from zejzl.errors import FailureClass, ProviderError
 from zejzl.magic import CircuitBreaker
 from zejzl.magic.lanes import Asked, Lane, Permit
 from zejzl.policies.context import ContextLimit
@@ -59,11 +59,15 @@ class Target:
         return self.seat.provider
 
 
+Failure = tuple[Target, ProviderError | str, FailureClass]  # whose, what it said, its kind
+
+
 @dataclass(slots=True)
 class Pick:
     """Leave to call a provider once: `permit` must be given back with the call's end.
 
     Attributes:
+        against: The failure, or lateness, that its remedy is tried against; None: there is none.
         max_tokens: The limit that a burst credit has grown; None: it stays as it was asked for.
         limit: Seconds that the call, or its last phase, was given.
         waited: Seconds to its answer, or to a stream's first piece.
@@ -75,12 +79,13 @@ class Pick:
     cost: float
     number: int
     started: float
+    against: Failure | None = None
     max_tokens: int | None = None
     limit: float | None = None
     waited: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Means:
     """How far one request may go.
 
@@ -89,9 +94,11 @@ class Means:
         patience: Seconds to wait for somebody to be well; None: the usual.
         ends: Its deadline, by the clock's `now()`.
         max_attempts: Most calls of one provider.
+        told: Whether a part of the answer is out already: only the same answer will do.
     """
 
     asked: Asked
     patience: float | None
     ends: float
     max_attempts: int
+    told: bool = False

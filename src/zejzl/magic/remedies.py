@@ -4,6 +4,7 @@ A user's code may raise, hang or return anything. It is run within a limit, its 
 a verdict in words, and it never takes the call down that it was to help.
 """
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from zejzl.errors import FailureClass, shorten, words
 from zejzl.policies.diagnosis import NEVER_AGAIN, Remedy
 
 SECONDS = 10.0  # that a remedy or probe may take
+GRACE = 1.0  # seconds after which one that goes on all the same is cancelled once more
 
 RemedyFn = Callable[..., Awaitable[object]]
 ProbeFn = Callable[..., Awaitable[object]]
@@ -57,7 +59,10 @@ class Remedies:
         _checked_component(component)
 
         def add(apply: R) -> R:
-            name = _checked(apply)
+            _checked(apply)
+            name = getattr(apply, "__name__", "")
+            if not name:
+                raise TypeError(f"{apply!r} must have a name: it is the remedy's")
             of = self._remedies.setdefault(component, {})
             if name in of or name in set(Remedy):
                 raise ValueError(f"{component} has a remedy named {name!r} already")
@@ -119,10 +124,15 @@ class Remedies:
         self, fn: Callable[..., Awaitable[object]], *values: object, silence_is_consent: bool
     ) -> Ended:
         try:
-            async with self._clock.timeout(SECONDS):
+            async with self._clock.timeout(SECONDS + GRACE), self._clock.timeout(SECONDS):
                 found = await fn(*fitting(fn, values))
         except TimeoutError as problem:
             return Ended(False, shorten(str(problem)) or f"no end within {SECONDS:g} s")
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return Ended(False, "its own work was cancelled")  # nobody has cancelled this task
         except Exception as problem:  # noqa: BLE001 - a user's code may raise anything; it is told
             return Ended(False, shorten(f"{type(problem).__name__}: {words(problem)}"))
         if found is True or (found is None and silence_is_consent):
@@ -145,10 +155,9 @@ def _parent(component: str) -> str:
     return component.partition(":")[0]
 
 
-def _checked(fn: RemedyFn) -> str:
+def _checked(fn: RemedyFn) -> None:
     if not inspect.iscoroutinefunction(fn):
         raise TypeError(f"{fn!r} must be an async function")
-    return fn.__name__
 
 
 def _checked_component(component: str) -> None:

@@ -1,9 +1,9 @@
 """Admission control: how many calls of one provider may be under way, and who goes first.
 
-The limit is learned from *late* answers alone, in counts and ratios: no figure here is a second
-of latency. While four of the last twenty calls were late the provider is *strained*: each late
-call lowers the limit below what is in flight, each one on time raises it by a tenth. In calm a
-call on time raises it by 1/√limit, so that it doubles within about as many calls as it holds; but
+The limit is learned from *late* answers and refusals, in counts and ratios: no figure here is a
+second of latency. While four of the last twenty calls were late the provider is *strained*: each
+late call lowers the limit below what is in flight, each one on time raises it by a tenth. In calm
+a call on time raises it by 1/√limit, so that as many answers as it holds add about its root; but
 only while half of it is used, because an unused limit proves nothing.
 
 A call may enter while fewer than its class's share of the limit are in flight, so a class never
@@ -78,12 +78,12 @@ class Limiter(Generic[W]):
 
     __slots__ = (
         "_counts",
-        "_last_late",
         "_late_bits",
         "_line",
         "_lowered_at",
         "_refused_at",
         "_serves",
+        "_troubled_at",
         "_waiting",
         "in_flight",
         "limit",
@@ -97,7 +97,7 @@ class Limiter(Generic[W]):
         self.proven = 0
         self.scale = 1.0
         self._late_bits = 0
-        self._last_late = float("-inf")
+        self._troubled_at = float("-inf")  # by a late call, or by a refusal that was counted
         self._lowered_at = float("-inf")
         self._refused_at = float("-inf")
         self._serves = False  # whether a call that began after the last refusal was answered
@@ -136,10 +136,6 @@ class Limiter(Generic[W]):
         """How many wait in line."""
         return len(self._waiting)
 
-    def enter(self) -> None:
-        """A call takes a place."""
-        self.in_flight += 1
-
     def leave(self) -> None:
         """A call gives its place back."""
         self.in_flight -= 1
@@ -166,13 +162,13 @@ class Limiter(Generic[W]):
             if now - self._lowered_at < CALM:
                 step = min(step, limit * WARY)
             self.limit = min(MOST, limit + step)
-        if limit < START and CALM <= now - max(self._last_late, self._refused_at) < float("inf"):
+        if limit < START and CALM <= now - self._troubled_at < float("inf"):
             self.limit = START
 
     def late(self, now: float) -> None:
         """A call became late; called while it still holds its place."""
         self._late_bits = (self._late_bits << 1 | 1) & _MASK
-        self._last_late = now
+        self._troubled_at = now
         if self.strained:
             self.limit = max(LEAST, min(self.limit, float(self.in_flight)) - 1.0)
 
@@ -188,7 +184,7 @@ class Limiter(Generic[W]):
         if self._serves and now - self._refused_at < CALM:
             self._lowered_at = now
             limit = min(limit, float(self.in_flight))
-        self._refused_at = now
+        self._refused_at = self._troubled_at = now
         self._serves = False
         self.limit = max(LEAST, limit * 0.9)
 

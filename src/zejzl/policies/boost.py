@@ -27,8 +27,8 @@ class Credits:
 
     __slots__ = ("_since", "left")
 
-    def __init__(self, now: float, left: int = CREDITS) -> None:
-        self.left = left
+    def __init__(self, now: float) -> None:
+        self.left = CREDITS
         self._since = now
 
     def spend(self, now: float) -> bool:
@@ -81,4 +81,5 @@ def factor(max_tokens: int, seen: Lengths | None) -> float:
 
 def grown(max_tokens: int, by: float, most: int | None = None) -> int:
     """Return the larger limit, never past `most`, the model's own; it may be no larger."""
-    return min(int(max_tokens * by), most if most is not None else int(max_tokens * by))
+    larger = int(max_tokens * by)
+    return larger if most is None else min(larger, most)
