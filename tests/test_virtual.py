@@ -1,25 +1,12 @@
 """The loop whose time jumps (`bench/virtual.py`): only waiting is skipped, and nothing else."""
 
 import asyncio
-import importlib.util
 import time
-from types import ModuleType
 
 import pytest
+import virtual
 
-from tests.tree import ROOT
 from zejzl.testing import FaultServer, faults
-
-
-def loaded() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("virtual", ROOT / "bench/virtual.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-virtual = loaded()
 
 
 def now() -> float:

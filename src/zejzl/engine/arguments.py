@@ -8,7 +8,6 @@ from zejzl.messages import Delta, Reply, Request
 from zejzl.policies.admission import Criticality
 from zejzl.settings import check_count, check_seconds
 
-
 _CRITICALITIES = {each.name.lower(): each for each in Criticality}
 
 

@@ -162,7 +162,7 @@ class Limiter(Generic[W]):
             if now - self._lowered_at < CALM:
                 step = min(step, limit * WARY)
             self.limit = min(MOST, limit + step)
-        if limit < START and CALM <= now - self._troubled_at < float("inf"):
+        if swift and limit < START and CALM <= now - self._troubled_at < float("inf"):
             self.limit = START
 
     def late(self, now: float) -> None:
