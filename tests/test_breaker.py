@@ -66,6 +66,8 @@ class Model:
     late: int = 0
     refused: int = 0
     edges: list[tuple[State, State]] = field(default_factory=list)
+    only_slow: bool = False
+    off_the_ladder: bool = False  # the next probe, or the one under way, was its owner's idea
 
     def streak(self) -> int:
         return next(
@@ -100,6 +102,7 @@ class Model:
         return (
             self.state is OPEN
             and self.pin is UNPINNED
+            and not self.only_slow
             and self.rules.first_probe_after is not None
             and self.heads >= 40
             and self.now - self.last_probe >= 0.5
@@ -146,17 +149,20 @@ class Model:
                     self.close()
             elif end == "fail":
                 self.counted.append(True)
-                self.failed_probes += 1
-                self.open()
+                self.only_slow = False
+                self.reopen()
+            elif end == "slow":
+                self.reopen()
             return True
         if ticket.era != self.era or self.pin is not UNPINNED or self.state is not CLOSED:
             self.late += 1
             return False
         if end in ("ok", "fail"):
             self.counted.append(end == "fail")
-            if end == "fail" and self.trips():
-                self.failed_probes = 0
-                self.open()
+        if end == "slow" or (end == "fail" and self.trips()):
+            self.failed_probes = 0
+            self.only_slow = end == "slow"
+            self.open()
         return True
 
     def trips(self) -> bool:
@@ -166,6 +172,10 @@ class Model:
         if rules.failure_ratio is None or len(seen) < rules.minimum_calls:
             return False
         return sum(seen) >= rules.failure_ratio * len(seen)
+
+    def reopen(self) -> None:
+        self.failed_probes += not self.off_the_ladder
+        self.open()
 
     def open(self) -> None:
         rules = self.rules
@@ -178,11 +188,13 @@ class Model:
         self.until = self.now + delay
         self.last_probe = self.now
         self.heads = 0
+        self.off_the_ladder = False
         self.move(OPEN)
 
     def close(self) -> None:
         self.counted = []
         self.heads = 0
+        self.only_slow = self.off_the_ladder = False
         if self.state is not CLOSED:
             self.move(CLOSED)
         else:
@@ -293,6 +305,18 @@ class AgainstTheModel(RuleBasedStateMachine):
 
     @precondition(lambda self: self.tickets)
     @rule(data=st.data())
+    def a_call_is_late(self, data: st.DataObject) -> None:
+        ticket = self.any_ticket(data)
+        if not (ticket in self.model.probes and self.model.off_the_ladder):
+            self.ends(ticket, "slow")
+
+    @rule()
+    def what_a_pause_was_asked_for_is_mended(self) -> None:
+        self.model.pauses = []
+        self.breaker.unpause()
+
+    @precondition(lambda self: self.tickets)
+    @rule(data=st.data())
     def a_stream_speaks(self, data: st.DataObject) -> None:
         ticket = self.any_ticket(data)
         if ticket in self.model.probes and not ticket.over:
@@ -329,6 +353,7 @@ class AgainstTheModel(RuleBasedStateMachine):
     def its_owner_wants_a_probe(self) -> None:
         if self.model.state is OPEN:
             self.model.until = self.model.now
+            self.model.off_the_ladder = True
         self.breaker.allow_probe()
 
     @rule(shift=st.sampled_from([-50.0, 0.0, 1000.0]))
@@ -344,6 +369,7 @@ class AgainstTheModel(RuleBasedStateMachine):
         if model.state is HALF_OPEN:
             model.state, model.until = OPEN, model.now
         model.late = model.refused = 0
+        model.off_the_ladder = False
         model.begin()
         self.breaker = Breaker(self.limits)
         self.breaker.restore(kept, model.now)
@@ -380,6 +406,9 @@ class AgainstTheModel(RuleBasedStateMachine):
         assert breaker.flowing == (breaker.generation if unpinned and not model.pauses else -1)
         if model.state is not CLOSED:
             assert breaker.probed_at == model.last_probe
+        assert breaker.only_slow is (model.only_slow and model.pin is UNPINNED)
+        probing = [probe for probe in model.probes if not probe.over]
+        assert all(breaker.probing(ticket.token) is (ticket in probing) for ticket in self.tickets)
         assert breaker.generation >= self.generation
         self.generation = breaker.generation
 
@@ -412,6 +441,8 @@ class AgainstTheModel(RuleBasedStateMachine):
                 self.breaker.ok(ticket.token, self.model.now)
             case "fail":
                 self.breaker.fail(ticket.token, self.model.now)
+            case "slow":
+                self.breaker.slow(ticket.token, self.model.now, "late")
             case _:
                 self.breaker.void(ticket.token)
 
@@ -965,42 +996,6 @@ def test_a_restored_breaker_trips_when_the_first_would_have(
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [
-        *({"failure_threshold": bad} for bad in (0, -1, 1.0, True)),
-        *({"permits": bad} for bad in (0, 1.5)),
-        *({"minimum_calls": bad} for bad in (0, "10")),
-        *({"recovery_timeout": bad} for bad in (0, -1.0, float("inf"), float("nan"))),
-        *({"max_probe_delay": bad} for bad in (0.0, float("inf"))),
-        *({"first_probe_after": bad} for bad in (0.0, float("inf"))),
-        *({"jitter": bad} for bad in (-0.1, 1.0)),
-        *({"failure_ratio": bad} for bad in (0.0, 1.1)),
-    ],
-    ids=str,
-)
-def test_rules_that_cannot_be_are_named(wrong: dict[str, float]) -> None:
-    ((name, value),) = wrong.items()
-
-    with pytest.raises(ValueError, match=rf"^{name} must be .*, not {value!r}$"):
-        BreakerRules(**wrong)  # type: ignore[arg-type]
-
-
-def test_rules_may_be_as_tight_as_one_call() -> None:
-    rules = BreakerRules(
-        failure_threshold=1,
-        permits=1,
-        minimum_calls=1,
-        recovery_timeout=0.01,
-        max_probe_delay=0.5,
-        first_probe_after=0.01,
-        failure_ratio=1.0,
-        jitter=0.0,
-    )
-
-    assert opened(rules).wait(0.0) == 0.01
-
-
-@pytest.mark.parametrize(
     "read",
     [lambda b: b.wait(7.0), lambda b: b.snapshot(7.0), lambda b: (b.closed, b.probed_at)],
     ids=["wait", "snapshot", "properties"],
@@ -1064,3 +1059,218 @@ def test_a_restored_crowd_keeps_its_distance_from_the_last_probe() -> None:
     assert other.probed_at == 999.75
     assert refusal_of(other, 1000.0) == (1.25, "it keeps failing")
     assert isinstance(other.try_acquire(1000.25), int)
+
+
+def slowed(rules: BreakerRules = BUS) -> Breaker:
+    breaker = Breaker(rules)
+    breaker.slow(token_of(breaker, 0.0), 0.0, "half of its answers were late")
+    return breaker
+
+
+def test_it_opens_for_lateness_when_its_owner_says_so_and_that_is_no_failure() -> None:
+    breaker = Breaker(BUS)
+    failing(breaker, 2)
+
+    breaker.slow(token_of(breaker, 1.0), 1.0, "half of its answers were late")
+
+    assert breaker.news == [(CLOSED, OPEN, 1, "half of its answers were late", 1.0)]
+    assert (breaker.only_slow, breaker.consecutive_failures) == (True, 2)
+    assert refusal_of(breaker, 1.0).retry_after == 0.5
+
+
+def test_one_that_opened_for_failures_is_not_only_slow() -> None:
+    breaker, closed = opened(BUS), Breaker(BUS)
+
+    assert (breaker.only_slow, closed.only_slow) == (False, False)
+
+
+def test_lateness_of_an_earlier_life_opens_nothing() -> None:
+    breaker = opened()
+    breaker.ok(token_of(breaker, 30.0), 30.0)
+
+    breaker.slow(0, 31.0, "late")
+
+    assert (breaker.state, breaker.late) == (CLOSED, 1)
+
+
+def test_a_late_probe_opens_it_again_and_climbs_the_ladder() -> None:
+    breaker = slowed()
+
+    breaker.slow(token_of(breaker, 0.5), 0.5, "no answer in time")
+    again = refusal_of(breaker, 0.5).retry_after
+    breaker.slow(token_of(breaker, 2.0), 2.0, "no answer in time")
+
+    assert (again, refusal_of(breaker, 2.0).retry_after) == (1.5, 4.5)
+    assert breaker.only_slow
+    assert breaker.news is not None
+    assert breaker.news[-1].reason == "a probe was late: no answer in time"
+
+
+def test_a_late_probe_of_one_that_failed_does_not_make_it_only_slow() -> None:
+    breaker = opened(BUS)
+
+    breaker.slow(token_of(breaker, 0.5), 0.5, "no answer in time")
+
+    assert (breaker.state, breaker.only_slow, breaker.consecutive_failures) == (OPEN, False, 3)
+
+
+def test_a_failed_probe_of_one_that_was_slow_is_a_failure() -> None:
+    breaker = slowed()
+
+    breaker.fail(token_of(breaker, 0.5), 0.5)
+
+    assert (breaker.state, breaker.only_slow, breaker.consecutive_failures) == (OPEN, False, 1)
+
+
+def test_a_good_probe_closes_one_that_was_slow() -> None:
+    breaker = slowed()
+
+    breaker.ok(token_of(breaker, 0.5), 0.6)
+
+    assert (breaker.state, breaker.only_slow) == (CLOSED, False)
+
+
+@pytest.mark.parametrize("pin", [FORCED, DISABLED])
+def test_one_that_is_pinned_is_not_only_slow(pin: Pin) -> None:
+    breaker = slowed()
+
+    breaker.pin = pin
+    pinned = breaker.only_slow
+    breaker.pin = UNPINNED
+
+    assert (pinned, breaker.only_slow) == (False, True)
+
+
+def test_a_crowd_earns_no_early_probe_of_one_that_is_only_slow() -> None:
+    breaker = slowed()
+    breaker.slow(token_of(breaker, 0.5), 0.5, "late")  # the next probe is due at 2 s
+
+    for _ in range(3 * CROWD):
+        refusal_of(breaker, 1.5)
+    breaker.fail(token_of(breaker, 2.0), 2.0)  # and now at 6.5 s, as of one that fails
+    for _ in range(CROWD):
+        refusal_of(breaker, 2.5)
+
+    assert isinstance(breaker.try_acquire(2.5), int)
+
+
+@pytest.mark.parametrize("rules", [BreakerRules(), BUS], ids=["on its own", "of the bus"])
+def test_a_restored_slow_breaker_is_only_slow(rules: BreakerRules) -> None:
+    breaker, other = slowed(rules), Breaker(rules)
+
+    other.restore(json.loads(json.dumps(breaker.snapshot(0.25))), 1000.0)
+    for _ in range(2 * CROWD):
+        refusal_of(other, 1000.0)
+
+    assert (other.state, other.only_slow) == (OPEN, True)
+    assert other.wait(1000.0) == rules.delay(0) - 0.25
+
+
+def test_a_snapshot_that_does_not_say_whether_it_was_slow_is_damaged() -> None:
+    breaker = Breaker(BUS)
+    kept = slowed().snapshot(0.0)
+    del kept["slow"]
+
+    with pytest.raises(KeyError):
+        breaker.restore(kept, 0.0)
+
+    assert breaker.state is CLOSED
+
+
+def test_a_pause_whose_cause_was_mended_is_over() -> None:
+    breaker = Breaker(BUS)
+    token = token_of(breaker, 0.0)
+    breaker.pause(token, 0.0, 30.0, "its key was refused")
+
+    paused = refusal_of(breaker, 1.0)
+    breaker.unpause()
+
+    assert paused == (29.0, "its key was refused")
+    assert (breaker.flowing, breaker.wait(1.0)) == (token, 0.0)
+    assert token_of(breaker, 1.0) == token
+
+
+def test_ending_a_pause_ends_no_delay() -> None:
+    breaker = Breaker(BUS)
+    token = token_of(breaker, 0.0)
+    breaker.pause(token, 0.0, 30.0, "429")
+    for _ in range(3):
+        breaker.fail(token, 0.0)
+
+    breaker.unpause()
+    breaker.unpause()
+
+    assert refusal_of(breaker, 0.0) == (0.5, "it keeps failing")
+
+
+def test_a_shorter_pause_counts_once_a_longer_one_was_ended() -> None:
+    breaker = Breaker(BUS)
+    token = token_of(breaker, 0.0)
+    breaker.pause(token, 0.0, 30.0, "long")
+    breaker.unpause()
+
+    breaker.pause(token, 1.0, 2.0, "short")
+
+    assert refusal_of(breaker, 1.0) == (2.0, "short")
+
+
+def test_a_probe_is_known_by_its_token_until_it_ends() -> None:
+    breaker = opened(BreakerRules(permits=2))
+    first, second = token_of(breaker, 30.0), token_of(breaker, 30.0)
+    before = [breaker.probing(token) for token in (first, second, second + 1)]
+
+    breaker.void(first)
+
+    assert before == [True, True, False]
+    assert [breaker.probing(token) for token in (first, second)] == [False, True]
+
+
+def test_a_probe_whose_lease_is_over_is_one_until_another_takes_its_place() -> None:
+    breaker = opened()
+    lost = token_of(breaker, 30.0, lease=1.0)
+
+    outlived = breaker.probing(lost)
+    token_of(breaker, 40.0, lease=1.0)
+
+    assert (outlived, breaker.probing(lost)) == (True, False)
+
+
+def test_a_call_of_a_closed_breaker_is_no_probe() -> None:
+    breaker = Breaker(BUS)
+
+    assert not breaker.probing(token_of(breaker, 0.0))
+
+
+def test_probes_before_their_time_do_not_climb_the_ladder() -> None:
+    breaker = opened(BUS)
+
+    for now in (0.125, 0.25, 0.375):
+        breaker.allow_probe()
+        breaker.fail(token_of(breaker, now), now)
+    resting = breaker.wait(0.375)
+    breaker.fail(token_of(breaker, 0.875), 0.875)
+
+    assert (resting, breaker.wait(0.875)) == (0.5, 1.5)
+    assert breaker.consecutive_failures == 7
+
+
+def test_a_probe_before_its_time_of_an_outage_that_is_over_means_nothing_for_the_next() -> None:
+    breaker = opened(BUS)
+    breaker.allow_probe()
+    breaker.ok(token_of(breaker, 0.0), 0.0)
+
+    failing(breaker, 3, now=1.0)
+    breaker.fail(token_of(breaker, 1.5), 1.5)
+
+    assert breaker.wait(1.5) == 1.5
+
+
+def test_only_an_open_breaker_can_be_allowed_a_probe() -> None:
+    breaker, closed = opened(BUS), Breaker(BUS)
+    probe = token_of(breaker, 0.5)
+
+    breaker.allow_probe()
+    closed.allow_probe()
+    breaker.fail(probe, 0.5)
+
+    assert (breaker.wait(0.5), closed.wait(0.0)) == (1.5, 0.0)

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from zejzl.policies.budget import HEALING_COST, Budget, Cost
 
 TIMES = st.integers(0, 64 * 200).map(lambda ticks: ticks / 64)
+PRICES = {"SAME": 10, "AFTER_TIMEOUT": 20, "WAITED": 5, "FAILOVER": 3, "HEDGE": 5}
 
 
 class AgainstTheLedger(RuleBasedStateMachine):
@@ -18,13 +19,12 @@ class AgainstTheLedger(RuleBasedStateMachine):
 
     @initialize(maximum=st.sampled_from([20.0, 100.0]), share=st.sampled_from([0.0, 0.5, 1.0]))
     def begin(self, maximum: float, share: float) -> None:
-        self.now = 0.0
+        self.now = self.lit = 0.0  # seconds in all, and those in which some provider was well
         self.maximum = self.sum = maximum
         self.sum *= share
         self.dark = False
         self.budget = Budget(0.0, balance=self.sum, maximum=maximum)
-        self.spent: list[tuple[float, float]] = []
-        self.given: list[tuple[float, float]] = []  # successes and what was restored by hand
+        self.ledger: list[tuple[str, float, float]] = []  # what, how much, after how long in light
 
     def gain(self, points: float) -> None:
         self.sum = min(self.maximum, self.sum + points)
@@ -33,24 +33,33 @@ class AgainstTheLedger(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         if not self.dark:
+            self.lit += seconds
             self.gain(seconds)
 
-    @rule(cost=st.sampled_from([*Cost, HEALING_COST]))
-    def an_extra_call_is_wanted(self, cost: float) -> None:
-        enough = self.sum >= cost
+    @rule(kind=st.sampled_from([*PRICES]), times=st.integers(1, 40))
+    def extra_calls_are_wanted(self, kind: str, times: int) -> None:
+        for _ in range(times):
+            self.buy(kind, Cost[kind], PRICES[kind])
+
+    @rule()
+    def somebody_pays_for_healing(self) -> None:
+        self.buy("healing", HEALING_COST, 10)
+
+    def buy(self, kind: str, cost: float, price: float) -> None:
+        enough = self.sum >= price
 
         assert self.budget.spend(cost, self.now) is enough
 
         if enough:
-            self.sum -= cost
-            self.spent.append((self.now, cost))
+            self.sum -= price
+            self.ledger.append((kind, -price, self.lit))
 
     @rule()
     def a_request_succeeds_at_its_first_call(self) -> None:
         self.budget.balance(self.now)
         self.budget.earn()
         self.gain(1.0)
-        self.given.append((self.now, 1.0))
+        self.ledger.append(("success", 1.0, self.lit))
 
     @rule(points=st.sampled_from([0.0, 5.0, 30.0, 1000.0]))
     def somebody_restores(self, points: float) -> None:
@@ -59,7 +68,7 @@ class AgainstTheLedger(RuleBasedStateMachine):
 
         assert self.budget.restore(points, self.now) == self.sum - before
 
-        self.given.append((self.now, self.sum - before))
+        self.ledger.append(("by hand", self.sum - before, self.lit))
 
     @rule(dark=st.booleans())
     def all_providers_go_down_or_one_comes_back(self, dark: bool) -> None:
@@ -83,11 +92,17 @@ class AgainstTheLedger(RuleBasedStateMachine):
         assert 0.0 <= self.sum <= self.maximum
 
     @invariant()
-    def no_window_spends_more_than_the_bound(self) -> None:
-        for start in {at for at, _ in self.spent}:
-            spent = sum(cost for at, cost in self.spent if at >= start)
-            given = sum(points for at, points in self.given if at >= start)
-            assert spent <= self.maximum + given + (self.now - start)
+    def no_window_holds_more_extra_calls_than_the_bound(self) -> None:
+        paid = calls = 0.0
+        income = self.maximum
+        for kind, points, lit in reversed(self.ledger):
+            if points > 0:
+                income += points
+            elif points < 0:
+                paid -= points
+                calls += kind in PRICES
+                assert paid <= income + (self.lit - lit)
+                assert 3 * calls <= income + (self.lit - lit)
 
 
 AgainstTheLedger.TestCase.settings = settings(
@@ -97,9 +112,9 @@ TestTheBalanceIsItsLedger = AgainstTheLedger.TestCase
 
 
 def test_the_prices_are_those_of_the_bound() -> None:
-    prices = {cost.name: float(cost) for cost in Cost}
+    prices = {name: float(cost) for name, cost in Cost.__members__.items()}
 
-    assert prices == {"SAME": 10, "AFTER_TIMEOUT": 20, "WAITED": 5, "FAILOVER": 3}
+    assert prices == PRICES
     assert HEALING_COST == 10
 
 
@@ -116,6 +131,16 @@ def test_an_outage_without_end_allows_what_was_saved_and_no_more() -> None:
     calls = sum(budget.spend(Cost.SAME, float(second)) for second in range(10_000))
 
     assert (calls, budget.balance(10_000.0)) == (10, 0.0)
+
+
+def test_a_dark_night_of_hedging_ends_after_twenty_calls() -> None:
+    budget = Budget(0.0)
+    budget.darken(True, 0.0)
+
+    hedges = sum(budget.spend(Cost.HEDGE, float(second)) for second in range(100))
+    failover_is_left = budget.spend(Cost.FAILOVER, 100.0)
+
+    assert (hedges, failover_is_left) == (20, False)
 
 
 def test_ten_failures_in_a_hundred_calls_are_all_retried() -> None:
@@ -163,6 +188,14 @@ def test_after_the_wait_it_told_the_price_is_there(balance: float, cost: float, 
     wait = budget.wait_for(cost, now)
 
     assert budget.spend(cost, now + wait + 1e-6)
+
+
+def test_a_price_that_is_there_is_not_waited_for_in_the_dark_either() -> None:
+    budget = Budget(0.0, balance=10.0)
+    budget.darken(True, 0.0)
+
+    assert budget.wait_for(10.0, 0.0) == 0.0
+    assert budget.wait_for(10.5, 0.0) == float("inf")
 
 
 def test_the_whole_maximum_can_be_waited_for_and_no_more() -> None:

@@ -1,10 +1,10 @@
-"""What is left out when not all of a conversation fits: the oldest, and no more than must be."""
+"""What is left out when not all of a conversation fits, and how long one may be that does."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zejzl.policies.context import shrink, trim
+from zejzl.policies.context import ContextLimit, shrink, trim
 
 COUNTS = st.lists(st.integers(0, 1000), max_size=30)
 
@@ -50,3 +50,61 @@ def test_shrinking_halves_the_tokens_and_always_gets_on(counts: list[int]) -> No
 )
 def test_what_is_dropped_of_an_overflow(counts: list[int], dropped: int) -> None:
     assert shrink(counts) == dropped
+
+
+def test_any_prompt_is_tried_while_none_was_refused() -> None:
+    limit = ContextLimit()
+
+    assert not limit.too_long(10**9)
+    assert limit.refused == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("size", "too_long"), [(99, False), (100, True), (101, True)], ids=["shorter", "it", "longer"]
+)
+def test_what_was_refused_once_and_all_that_is_longer_is_too_long(
+    size: int, too_long: bool
+) -> None:
+    limit = ContextLimit()
+
+    limit.refuse(100)
+
+    assert limit.too_long(size) is too_long
+
+
+def test_the_shortest_refused_prompt_is_the_one_that_tells() -> None:
+    limit = ContextLimit()
+
+    for size in (100, 80, 120):
+        limit.refuse(size)
+
+    assert limit.refused == 80
+
+
+@pytest.mark.parametrize(
+    ("taken", "refused"),
+    [(99, 100), (100, float("inf")), (101, float("inf"))],
+    ids=["a shorter one", "the same", "a longer one"],
+)
+def test_taking_what_would_be_too_long_withdraws_the_refusal(taken: int, refused: float) -> None:
+    limit = ContextLimit()
+    limit.refuse(100)
+
+    limit.take(taken)
+
+    assert limit.refused == refused
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 1000)), min_size=1))
+def test_the_last_prompt_is_judged_as_it_went_and_whatever_is_longer_too(
+    prompts: list[tuple[bool, int]],
+) -> None:
+    limit = ContextLimit()
+
+    for taken, size in prompts:
+        (limit.take if taken else limit.refuse)(size)
+
+    taken, size = prompts[-1]
+    assert limit.too_long(size) is not taken
+    verdicts = [limit.too_long(each) for each in range(1001)]
+    assert verdicts == sorted(verdicts)

@@ -13,7 +13,15 @@ from collections.abc import Callable, Sequence
 from zejzl.clock import Clock
 from zejzl.engine.targets import Means, Pick, Target
 from zejzl.engine.waiting import InLine, Recovered
-from zejzl.errors import CircuitOpen, Overloaded, ProviderError, Rejected, Shielded
+from zejzl.errors import (
+    CircuitOpen,
+    Overloaded,
+    ProviderError,
+    Rejected,
+    Shielded,
+    shorten,
+    words,
+)
 from zejzl.magic import FairyMagic
 from zejzl.magic.lanes import Full, Lane, Permit, Raised
 from zejzl.policies.admission import LINE, Criticality
@@ -23,6 +31,7 @@ from zejzl.policies.diagnosis import HOPELESS, ONCE_MORE, Diagnosis, Remedy
 from zejzl.policies.failover import cost_of
 
 LEAST_NAP = 0.001
+DOUBT = 2.0  # an expected wait may turn out longer: others overtake, limits shrink
 INCOME_NAP = 0.25  # between looks at a retry budget that is short
 
 
@@ -79,16 +88,15 @@ class Healer:
         order = self._magic.recoveries.best_first(
             target.breaker.name, failed.failure_class, failed.remedies
         )
-        if not order:
-            return None
-        if self._clock.now() >= self._means.ends:
-            self._note("the deadline has passed")
+        if not order or self._too_late():
             return None
         if self._persistent and target is self._chain[0] and target.asked_to_wait:
             pick = await self._wait([target], last=len(self._chain) == 1)
             if pick is not None:
                 return pick
         for remedy in order:
+            if self._too_late():  # a remedy may have taken all the time there was
+                return None
             pick = await self._try(remedy)
             if pick is not None:
                 return pick
@@ -165,10 +173,8 @@ class Healer:
                 # Where a part of the answer is out, if anybody the same one says the same again.
                 if not self._means.told and (failed.calls > 1 or not self._was_well):
                     return None
-                if remedy == Remedy.RECONNECT:
-                    reconnect = getattr(failed.provider, "reconnect", None)
-                    if reconnect is not None:
-                        await reconnect()
+                if remedy == Remedy.RECONNECT and not await self._reconnected(failed):
+                    return None
                 return _only_pick(self._enter([failed], remedy, at_once=True))
             case Remedy.FAILOVER:
                 others = [
@@ -189,6 +195,19 @@ class Healer:
             case _:
                 return await self._users_own(remedy)
 
+    async def _reconnected(self, target: Target) -> bool:
+        """Say whether the next call goes over fresh connections, as far as the provider has any."""
+        reconnect = getattr(target.provider, "reconnect", None)
+        if reconnect is None:
+            return True
+        try:
+            async with self._clock.timeout(self._left):
+                await reconnect()
+        except Exception as problem:  # noqa: BLE001 - a user's own provider may raise anything
+            self._note(f"{target.name} has no fresh connections: {shorten(words(problem))}")
+            return False
+        return True
+
     async def _users_own(self, remedy: str) -> Pick | None:
         """Let a user's remedy do its work, and call again where it says that this is worth it."""
         failed, diagnosis = self._failed, self._diagnosis
@@ -200,9 +219,8 @@ class Healer:
             self._note(self._gate.short_of(cost))
             return None
         self._tried.add(remedy)
-        left = self._means.ends - self._clock.now()
         try:
-            async with self._clock.timeout(left if left < math.inf else None):
+            async with self._clock.timeout(self._left):
                 ok, said = await self._magic.remedies.apply(
                     failed.breaker.name, remedy, self._failure
                 )
@@ -251,10 +269,13 @@ class Healer:
             left = self._means.ends - now
             limit = min(self._patience, left)
             if self._full and (last or limit > 0.0):
-                longest = left if last else limit
-                if longest <= 0.0 or self._shed(left):
+                if self._shed(left):
                     return None
+                longest = left if last else limit
                 place = await self._in_line_for(self._full, min(longest, found))
+                if place is not None and self._in_vain(place):
+                    self._gate.release(place)
+                    return None
                 if not last:
                     self._patience -= self._clock.now() - now
                 continue
@@ -283,6 +304,9 @@ class Healer:
     def _shed(self, left: float) -> bool:
         """Say whether waiting for a place is in vain, or not for this class; tells why."""
         asked = self._means.asked
+        if left <= 0.0:
+            self._overloaded = "no place came free before the deadline"
+            return True
         if asked.criticality is Criticality.SHEDDABLE:
             self._overloaded = "no place is free, and sheddable work does not wait"
             return True
@@ -291,16 +315,29 @@ class Healer:
             self._overloaded = f"{shortest.limiter.waiting} calls are waiting for a place already"
             return True
         expected = min(
-            target.lane.limiter.expected_wait(asked.criticality, target.breaker.latency(0.5) or 0.0)
+            target.lane.limiter.expected_wait(asked.criticality, usual) + usual
             for target in self._chain
             if target.lane in self._full
+            for usual in (target.breaker.latency(0.5) or 0.0,)
         )
-        if expected > left * asked.share:
+        if expected * DOUBT > left * asked.share:
             self._overloaded = (
-                f"the wait for a place would be {expected:.1f} s, and {left:.1f} s are left"
+                f"waiting for a place and the answer would take {expected:.1f} s, "
+                f"and {left:.1f} s are left"
             )
             return True
         return False
+
+    def _in_vain(self, place: Lane) -> bool:
+        """Say whether a place came too late for an answer; tells why."""
+        left = self._means.ends - self._clock.now()
+        usual = min(
+            target.breaker.latency(0.5) or 0.0 for target in self._chain if target.lane is place
+        )
+        if left >= usual:
+            return False
+        self._overloaded = f"a place was free when {left:.1f} s were left for the answer"
+        return True
 
     def _enter(
         self,
@@ -397,6 +434,18 @@ class Healer:
         if not self._calls:
             return 0.0
         return float(cost_of(target.last, waited=target.asked_to_wait))
+
+    def _too_late(self) -> bool:
+        if self._clock.now() < self._means.ends:
+            return False
+        self._note("the deadline has passed")
+        return True
+
+    @property
+    def _left(self) -> float | None:
+        """Seconds to the deadline; None: there is none."""
+        left = self._means.ends - self._clock.now()
+        return left if left < math.inf else None
 
     def _note(self, text: str) -> None:
         if text not in self.notes:

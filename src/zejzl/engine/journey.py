@@ -356,7 +356,7 @@ class Journey:
             verdict = Verdict.FAIL if seconds >= fair else Verdict.VOID
             diagnosis = replace(diagnosis, verdict=verdict)
         was_well = target.breaker.last_ok
-        self._gate.failed(pick.permit, error, diagnosis)
+        too_many = self._gate.failed(pick.permit, error, diagnosis)
         self.place_is_free(target.breaker)
         self._attempts.append(
             Attempt(
@@ -378,6 +378,8 @@ class Journey:
         elif diagnosis.failure_class is FailureClass.CONTEXT_OVERFLOW:
             target.context.refuse(self._size())
         self._take_in(pick, error, diagnosis, was_well=was_well)
+        if too_many:
+            target.not_before = 0.0  # the line for a place is wait enough
         return error
 
     def _take_in(

@@ -41,7 +41,7 @@ class Learned:
                 )
             self._magic.restore(body)
             self._kept = kept
-        except ValueError as wrong:
+        except (ValueError, RecursionError) as wrong:
             log.warning("what was learned cannot be read and is kept as %s: %s", DAMAGED, wrong)
             await self._store.keep_setting(DAMAGED, kept)
 

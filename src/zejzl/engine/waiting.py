@@ -43,12 +43,12 @@ class InLine:
         self._woken: asyncio.Future[Lane | None] | None = None
         self.criticality = criticality
 
-    def grant(self, lane: Lane) -> None:
-        """A place was handed over; goes back at once where it comes too late."""
-        if self._woken is not None and not self._woken.done():
-            self._woken.set_result(lane)
-        else:
-            self._gate.release(lane)
+    def grant(self, lane: Lane) -> bool:
+        """A place is handed over; False where it comes too late."""
+        if self._woken is None or self._woken.done():
+            return False
+        self._woken.set_result(lane)
+        return True
 
     def look_again(self) -> None:
         """Something has changed."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from zejzl.clock import Clock
-from zejzl.errors import FailureClass, shorten
+from zejzl.errors import shorten
 from zejzl.events import AdmissionChanged, Event, utc
 from zejzl.magic.breakers import Breakers, CircuitBreaker
 from zejzl.magic.lanes import Asked, Full, Lane, Permit, Raised
@@ -42,6 +42,7 @@ class Gate:
     Attributes:
         raised: "" while everybody passes; else why only critical work does.
         dark_since: Since when no provider is well; None: one is.
+        lanes: Every lane by its provider's name.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Gate:
         emit: Callable[[Event], None],
     ) -> None:
         self._breakers = breakers
+        self._children = breakers.children(PROVIDERS)
         self._budget = budget
         self._clock = clock
         self._now = clock.now
@@ -60,7 +62,7 @@ class Gate:
         self._emit = emit
         self._dark_probe_at = 0.0
         self._wanted: dict[str, float] = {}
-        self._lanes: dict[str, Lane] = {}
+        self.lanes: dict[str, Lane] = {}
         self._guarded_until: float | None = None
         self.dark_since: float | None = None
         self.raised = ""
@@ -77,16 +79,11 @@ class Gate:
 
     def lane(self, name: str) -> Lane:
         """Return a provider's lane; made when it is first asked for."""
-        lane = self._lanes.get(name)
+        lane = self.lanes.get(name)
         if lane is None:
-            lane = self._lanes[name] = Lane(name)
+            lane = self.lanes[name] = Lane(name)
             lane.limiter.scale = EVERYTHING if self._guarded_until is None else 0.5
         return lane
-
-    @property
-    def lanes(self) -> dict[str, Lane]:
-        """Every lane by its provider's name."""
-        return self._lanes
 
     def forget_provider(self, name: str) -> None:
         """Drop what is known of a provider that was unregistered."""
@@ -94,7 +91,7 @@ class Gate:
         self._wanted = {
             wanted: at for wanted, at in self._wanted.items() if wanted in self._breakers.all
         }
-        lane = self._lanes.pop(name, None)
+        lane = self.lanes.pop(name, None)
         if lane is not None:
             for waiter in lane.limiter.outwaited():
                 waiter.look_again()
@@ -114,8 +111,7 @@ class Gate:
         """Ask to call a provider: a permit, or why there is none.
 
         Args:
-            breaker: The provider's.
-            lane: The provider's.
+            breaker, lane: The provider's.
             asked: By whom.
             first: Whether it is this request's first choice.
             again: Whether this request was turned away here before.
@@ -172,7 +168,7 @@ class Gate:
         A flood that is turned away from another provider must not drown it: as many as that one
         has proven to bear.
         """
-        proven = (other.limiter.proven for other in self._lanes.values() if other is not lane)
+        proven = (other.limiter.proven for other in self.lanes.values() if other is not lane)
         return min(START, max(LEAST_STANDBY, *proven, 0) / USUAL)
 
     def _dark_wait(self, breaker: CircuitBreaker, now: float) -> float:
@@ -192,7 +188,7 @@ class Gate:
             return due
         rivals = [
             rival
-            for rival in self._breakers.children(PROVIDERS).values()
+            for rival in self._children.values()
             if rival.state is State.OPEN
             and rival.rule.paused_until <= now
             and self._wanted.get(rival.name, float("-inf")) >= now - 2.0 * spacing
@@ -279,14 +275,9 @@ class Gate:
         )
 
     def patience(self) -> float:
-        """Return how long a request waits by default when nobody can take it, in seconds.
-
-        A second, or the slowest provider's usual answer.
-        """
-        known = (
-            child.latency(0.95) or 0.0 for child in self._breakers.children(PROVIDERS).values()
-        )
-        return max(LEAST_PATIENCE, *known, 0.0)
+        """Return the seconds a request waits by default: one, or the slowest usual answer."""
+        usual = [child.latency(0.95) or 0.0 for child in self._children.values()]
+        return max([LEAST_PATIENCE, *usual])
 
     # After a call ----------------------------------------------------------------------------
 
@@ -302,11 +293,20 @@ class Gate:
             self._budget.earn()
         self._end(permit)
 
-    def failed(self, permit: Permit, failure: BaseException, diagnosis: Diagnosis) -> None:
-        """A provider's call ended badly; its breaker learns what that means."""
+    def failed(self, permit: Permit, failure: BaseException, diagnosis: Diagnosis) -> bool:
+        """A provider's call ended badly; its breaker learns what that means.
+
+        Returns whether it was one too many: the limit is lower now, and a place is all it wants.
+        """
         self.look(permit)
         breaker, token = permit.breaker, permit.token
-        match diagnosis.verdict:
+        verdict, too_many = diagnosis.verdict, False
+        if diagnosis.failure_class in THROTTLED and permit.placed and breaker.rule.closed:
+            permit.lane.limiter.overloaded(self._now(), permit.crowd)
+            too_many = permit.crowd > 1 and verdict is Verdict.FAIL
+            if too_many:
+                verdict = Verdict.VOID  # it may be serving the others; alone it will be counted
+        match verdict:
             case Verdict.FAIL:
                 breaker.fail(token, failure)
             case Verdict.VOID:
@@ -317,10 +317,9 @@ class Gate:
             case Verdict.PAUSE_KEY:
                 seconds = breaker.config.recovery_timeout
                 breaker.pause(token, seconds, f"its key was refused: {shorten(str(failure))}")
-        if diagnosis.failure_class is FailureClass.OVERLOADED and breaker.rule.closed:
-            permit.lane.limiter.overloaded(self._now(), breaker.latency(0.95) or 1.0)
         self.look_for_light(self._now())
         self._end(permit)
+        return too_many
 
     def give_back(self, permit: Permit, cost: float) -> None:
         """A call that was allowed and paid for was never made."""
@@ -342,9 +341,9 @@ class Gate:
             self._serve(permit.lane)
 
     def _serve(self, lane: Lane) -> None:
-        if lane.limiter.waiting:
-            for waiter in lane.limiter.served():
-                waiter.grant(lane)
+        for waiter in lane.limiter.served() if lane.limiter.waiting else ():
+            if not waiter.grant(lane):
+                lane.limiter.leave()
 
     # Lateness --------------------------------------------------------------------------------
 
@@ -374,8 +373,8 @@ class Gate:
 
     def _others(self, lane: Lane) -> Iterator[tuple[CircuitBreaker, Lane]]:
         """Yield every other provider that is well."""
-        for name, child in self._breakers.children(PROVIDERS).items():
-            other = self._lanes.get(name.partition("/")[0])
+        for name, child in self._children.items():
+            other = self.lanes.get(name.partition("/")[0])
             if other is not None and other is not lane and child.available():
                 yield child, other
 
@@ -393,10 +392,10 @@ class Gate:
         """Let only critical work pass."""
         self._raise(reason, by_itself=False)
 
-    def lower(self, reason: str) -> None:
+    def lower(self, reason: str, *, by_itself: bool = False) -> None:
         """Let everybody pass again."""
         if self.raised:
-            self.raised = ""
+            self.raised, self.by_itself = "", by_itself
             self._tell_admission(reason)
 
     def _raise(self, reason: str, *, by_itself: bool) -> None:
@@ -419,8 +418,7 @@ class Gate:
         now = self._now()
         if self.raised or self._budget.balance(now) >= LOW:
             return
-        children = self._breakers.children(PROVIDERS)
-        trouble = any(child.state is not State.CLOSED for child in children.values())
+        trouble = any(child.state is not State.CLOSED for child in self._children.values())
         if trouble and not self._room(Criticality.NORMAL):
             self._raise(f"retry budget is below {LOW:g} and no provider has room", by_itself=True)
 
@@ -430,16 +428,16 @@ class Gate:
             return False
         if self._budget.balance(now) < WELL and not self._room(Criticality.SHEDDABLE):
             return False
-        self.lower("retry budget or room is back")
+        self.lower("retry budget or room is back", by_itself=True)
         return True
 
     def _room(self, criticality: Criticality) -> bool:
         """Return whether a provider that is well has room for a call of this class."""
         return any(
             child.available()
-            and (lane := self._lanes.get(name.partition("/")[0])) is not None
+            and (lane := self.lanes.get(name.partition("/")[0])) is not None
             and lane.limiter.admits(criticality)
-            for name, child in self._breakers.children(PROVIDERS).items()
+            for name, child in self._children.items()
         )
 
     def _raised_for(self, now: float) -> float:
@@ -450,9 +448,9 @@ class Gate:
     def harden(self, seconds: float) -> None:
         """For `seconds`, halve thresholds and limits and make no second calls for lateness."""
         self._guarded_until = self._now() + seconds
-        for child in self._breakers.children(PROVIDERS).values():
+        for child in self._children.values():
             child.harden()
-        for lane in self._lanes.values():
+        for lane in self.lanes.values():
             lane.limiter.scale = 0.5
 
     @property
@@ -464,9 +462,9 @@ class Gate:
 
     def _relax(self) -> None:
         self._guarded_until = None
-        for child in self._breakers.children(PROVIDERS).values():
+        for child in (self._breakers.all[PROVIDERS], *self._children.values()):
             child.relax()
-        for lane in self._lanes.values():
+        for lane in self.lanes.values():
             lane.limiter.scale = EVERYTHING
             self._serve(lane)
 
@@ -474,7 +472,7 @@ class Gate:
 
     def look_again(self) -> None:
         """Tell everybody in line that something has changed."""
-        for lane in self._lanes.values():
+        for lane in self.lanes.values():
             for waiter in lane.limiter.outwaited():
                 waiter.look_again()
 
@@ -488,11 +486,11 @@ class Gate:
     def _lane_of(self, breaker: CircuitBreaker) -> Lane | None:
         """Return the lane of a provider's or a model's breaker; None: it is another's."""
         component, _, name = breaker.name.partition(":")
-        return self._lanes.get(name.partition("/")[0]) if component == PROVIDERS else None
+        return self.lanes.get(name.partition("/")[0]) if component == PROVIDERS else None
 
     def look_for_light(self, now: float) -> None:
         """Notice whether any provider is well, for the budget's income and the probes' clock."""
-        providers = self._breakers.children(PROVIDERS).values()
+        providers = self._children.values()
         if not providers or any(child.available() for child in providers):
             self.dark_since = None
         elif self.dark_since is None:

@@ -18,8 +18,8 @@ MOST_MODELS = 1_000  # of a provider that are told apart
 class Waiter(Protocol):
     """Somebody in line for a place."""
 
-    def grant(self, lane: "Lane") -> None:
-        """Hand over a place that has already been taken."""
+    def grant(self, lane: "Lane") -> bool:
+        """Hand over a place that has already been taken; False: it comes too late."""
 
     def look_again(self) -> None:
         """Say that something else has changed."""
@@ -94,12 +94,23 @@ class Permit:
     Attributes:
         token: The breaker's.
         placed: Whether it holds one of its lane's places; a probe does not.
+        crowd: How many held one when this was given, itself included.
         started: When the call began.
         late_at: When the call becomes late.
         late: Whether it did.
     """
 
-    __slots__ = ("breaker", "lane", "late", "late_at", "placed", "started", "streamed", "token")
+    __slots__ = (
+        "breaker",
+        "crowd",
+        "lane",
+        "late",
+        "late_at",
+        "placed",
+        "started",
+        "streamed",
+        "token",
+    )
 
     def __init__(
         self, breaker: CircuitBreaker, lane: Lane, token: int, placed: bool, streamed: bool
@@ -108,6 +119,7 @@ class Permit:
         self.lane = lane
         self.token = token
         self.placed = placed
+        self.crowd = lane.limiter.in_flight
         self.streamed = streamed
         self.started = 0.0
         self.late_at = float("inf")

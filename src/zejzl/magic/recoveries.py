@@ -62,11 +62,14 @@ class Recoveries:
         """Return the learned policy: "component:class" → {remedy: probability}."""
         keys = {(row.component, row.failure_class) for row in self._preferences.rows()}
         return {
-            f"{component}:{kind}": self._preferences.probabilities(
-                component, kind, self._remedies.offered(component, FailureClass(kind))
-            )
+            f"{component}:{kind}": self._shares(component, kind)
             for component, kind in sorted(keys | set(self._seen))
         }
+
+    def _shares(self, component: str, kind: str) -> dict[str, float]:
+        known = self._preferences.probabilities(component, kind)
+        own = self._remedies.offered(component, kind)
+        return self._preferences.probabilities(component, kind, [*known, *own])
 
     def rows(self) -> list[dict[str, object]]:
         """Return what was learned, a row for each component, failure class and remedy."""

@@ -94,7 +94,7 @@ class Remedies:
         """What there is a probe for."""
         return list(dict.fromkeys((*self._probes, *self._usual_probes)))
 
-    def offered(self, component: str, failure_class: FailureClass) -> list[str]:
+    def offered(self, component: str, failure_class: str) -> list[str]:
         """Return the names of the remedies for this failure, in the order of their coming."""
         return [
             name

@@ -77,12 +77,12 @@ class Limiter(Generic[W]):
     """
 
     __slots__ = (
+        "_before",
         "_counts",
         "_late_bits",
         "_line",
         "_lowered_at",
         "_refused_at",
-        "_serves",
         "_troubled_at",
         "_waiting",
         "in_flight",
@@ -100,7 +100,7 @@ class Limiter(Generic[W]):
         self._troubled_at = float("-inf")  # by a late call, or by a refusal that was counted
         self._lowered_at = float("-inf")
         self._refused_at = float("-inf")
-        self._serves = False  # whether a call that began after the last refusal was answered
+        self._before: float | None = None  # the limit before the first of the last refusals
         self._line: list[tuple[int, int, W]] = []
         self._waiting: dict[W, Criticality] = {}
         self._counts = [0] * len(SHARES)  # of those who wait, by class
@@ -149,7 +149,7 @@ class Limiter(Generic[W]):
         waited in the provider's own queue, and proves little.
         """
         if started > self._refused_at:
-            self._serves = True
+            self._before = None  # it serves and refuses in turns: that is no outage
         self._late_bits = self._late_bits << 1 & _MASK
         flying = self.in_flight
         if swift and flying > self.proven:
@@ -172,26 +172,23 @@ class Limiter(Generic[W]):
         if self.strained:
             self.limit = max(LEAST, min(self.limit, float(self.in_flight)) - 1.0)
 
-    def overloaded(self, now: float, spacing: float) -> None:
-        """The provider said that it gets too much; counted once in `spacing` seconds.
+    def overloaded(self, now: float, crowd: int) -> None:
+        """The provider said that it gets too much, when `crowd` calls were in flight with that one.
 
-        Said between answers, by one that serves and refuses in turns, it means that what is in
-        flight is too much. Said by one that answers nobody, it is an outage like any other.
+        The others may be served: one less is what it can take. If it turns out to be an outage,
+        the limit becomes what it was.
         """
-        if now - self._refused_at < spacing:
-            return
-        limit = self.limit
-        if self._serves and now - self._refused_at < CALM:
-            self._lowered_at = now
-            limit = min(limit, float(self.in_flight))
-        self._refused_at = self._troubled_at = now
-        self._serves = False
-        self.limit = max(LEAST, limit * 0.9)
+        if self._before is None:
+            self._before = self.limit
+        self._refused_at = self._lowered_at = self._troubled_at = now
+        self.limit = max(LEAST, min(self.limit, crowd - 1.0))
 
     def outage(self) -> None:
         """The provider is down: what it refused says nothing about how much it can take."""
-        self._refused_at = float("-inf")
-        self._serves = False
+        if self._before is not None:
+            self.limit = max(self.limit, self._before)
+            self._before = None
+            self._lowered_at = float("-inf")
 
     def forget_lateness(self) -> None:
         """Begin a new count of late calls: the old one has had its effect."""
