@@ -203,6 +203,7 @@ class AgainstTheCrowd(RuleBasedStateMachine):
     def it_goes_down(self) -> None:
         self.learned.outage(self.now)
         self.limiter.outage()
+        self.serve()  # the owner sends all who wait to look again
 
     @rule()
     def lateness_has_had_its_effect(self) -> None:
