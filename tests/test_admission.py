@@ -6,6 +6,7 @@ All times are multiples of 1/64 s, so that sums of them are exact.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import ceil, inf, sqrt
+from typing import Any
 from weakref import ref
 
 import pytest
@@ -43,7 +44,8 @@ class Caller:
 @dataclass
 class Learned:
     limit: float
-    news: list[tuple[str, float, float]] = field(default_factory=list)  # what, when, began when
+    # What, when, and of an answer when its call began, of a refusal the limit before it.
+    news: list[tuple[str, float, float]] = field(default_factory=list)
     proven: int = 0
 
     def late_ones(self) -> int:
@@ -196,7 +198,7 @@ class AgainstTheCrowd(RuleBasedStateMachine):
     def somebody_is_refused(self, more: int) -> None:
         crowd = len(self.inside) + more  # of those who were there when it came, some have left
         self.learned.overloaded(self.now, crowd)
-        self.limiter.overloaded(self.now, crowd)
+        refuse(self.limiter, self.now, crowd)
         self.leave(self.inside[-1])
 
     @rule()
@@ -287,14 +289,15 @@ def busy(limit: float, in_flight: int = 0) -> Limiter[str]:
     return limiter
 
 
+def refuse(limiter: Limiter[Any], now: float, crowd: int) -> None:
+    """Refuse one of a crowd while others are served; none began in so large a one."""
+    limiter.answered(now, 0)
+    assert limiter.overloaded(now, crowd, 1.0) is (crowd > 0)
+
+
 def strain(limiter: Limiter[str], now: float = 0.0) -> None:
     for _ in range(4):
         limiter.late(now)
-
-
-def overload(limiter: Limiter[str], now: float) -> None:
-    """One of a hundred was too many, at `now`."""
-    limiter.overloaded(now, 100)
 
 
 @pytest.mark.parametrize(
@@ -461,7 +464,7 @@ def test_an_answer_on_time_raises_a_limit_of_a_hundred(
     if strained:
         strain(limiter)
     if wary:
-        overload(limiter, 10.0)
+        refuse(limiter, 10.0, 100)
     limiter.limit = 100.0
 
     limiter.on_time(10.0, 9.5, swift=swift)
@@ -480,7 +483,7 @@ def test_for_a_minute_after_an_overload_a_limit_grows_by_three_thousandths_at_mo
     swift: bool, strained: bool, step: float, seconds: float, wary: bool
 ) -> None:
     limiter = busy(4.0, 2)
-    overload(limiter, 10.0)
+    refuse(limiter, 10.0, 100)
     if strained:
         strain(limiter, 10.0 + seconds)
     else:
@@ -531,8 +534,8 @@ def test_proven_is_the_largest_number_in_flight_at_a_swift_answer() -> None:
     "trouble",
     [
         lambda limiter, now: limiter.late(now),
-        lambda limiter, now: limiter.overloaded(now, 100),
-        lambda limiter, now: (limiter.overloaded(now, 100), limiter.outage()),
+        lambda limiter, now: refuse(limiter, now, 100),
+        lambda limiter, now: (refuse(limiter, now, 100), limiter.outage()),
     ],
     ids=["a late call", "a refusal", "a refusal that began an outage"],
 )
@@ -561,7 +564,7 @@ def test_in_calm_an_answer_that_only_is_not_late_lifts_nothing() -> None:
 def test_calm_begins_with_the_last_trouble() -> None:
     limiter = busy(20.0, 1)
     limiter.late(100.0)
-    limiter.overloaded(130.0, 100)
+    refuse(limiter, 130.0, 100)
     limiter.late(150.0)
 
     limiter.on_time(205.0, 204.0)
@@ -590,27 +593,58 @@ def test_a_low_limit_that_saw_no_trouble_is_not_lifted() -> None:
 def test_a_refusal_lowers_the_limit_to_those_beside_whom_it_was_too_much() -> None:
     limiter = busy(100.0, 3)
 
-    limiter.overloaded(0.0, 9)
+    refuse(limiter, 0.0, 9)
     first = limiter.limit
-    limiter.overloaded(0.0, 4)
+    refuse(limiter, 0.0, 4)
     second = limiter.limit
-    limiter.overloaded(0.0, 7)
+    refuse(limiter, 0.0, 7)
 
     assert (first, second, limiter.limit) == (8.0, 3.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("served", "crowd"),
+    [
+        ([], 9),
+        ([(8.9375, 1)], 9),
+        ([(10.0, 9)], 9),
+        ([(10.0, 12)], 9),
+        ([(10.0, 2)] * 15 + [(10.0, 9)] * 5, 9),
+    ],
+    ids=["nobody is served", "not lately", "as many were", "more were", "a fifth of them were"],
+)
+def test_a_refusal_is_none_of_its_crowd_when(served: list[tuple[float, int]], crowd: int) -> None:
+    limiter = busy(100.0, 9)
+    for when, beside in served:
+        limiter.answered(when, beside)
+
+    too_many = limiter.overloaded(10.0, crowd, 1.0)
+
+    assert (too_many, limiter.limit) == (False, 100.0)
+
+
+def test_what_a_few_answers_began_with_does_not_prove_what_is_borne() -> None:
+    limiter = busy(100.0, 9)
+    for beside in [2] * 17 + [9] * 3:
+        limiter.answered(10.0, beside)
+
+    too_many = limiter.overloaded(10.0, 9, 1.0)
+
+    assert (too_many, limiter.limit) == (True, 8.0)
 
 
 def test_a_refusal_of_one_alone_leaves_a_limit_of_one() -> None:
     limiter = busy(100.0, 1)
 
-    limiter.overloaded(0.0, 1)
+    refuse(limiter, 0.0, 1)
 
     assert limiter.limit == 1.0
 
 
 def test_after_an_outage_the_limit_is_what_it_was_before_the_first_refusal() -> None:
     limiter = busy(100.0, 5)
-    limiter.overloaded(0.0, 5)
-    limiter.overloaded(0.5, 2)
+    refuse(limiter, 0.0, 5)
+    refuse(limiter, 0.5, 2)
 
     limiter.outage()
     back = limiter.limit
@@ -623,7 +657,7 @@ def test_after_an_outage_the_limit_is_what_it_was_before_the_first_refusal() -> 
 
 def test_one_that_serves_and_refuses_in_turns_was_not_down() -> None:
     limiter = busy(100.0, 5)
-    limiter.overloaded(0.0, 5)
+    refuse(limiter, 0.0, 5)
     limiter.on_time(1.0, 0.5)
     learned = limiter.limit
 
@@ -634,7 +668,7 @@ def test_one_that_serves_and_refuses_in_turns_was_not_down() -> None:
 
 def test_an_answer_to_a_call_from_before_the_refusal_does_not_prove_that_it_serves() -> None:
     limiter = busy(100.0, 5)
-    limiter.overloaded(1.0, 5)
+    refuse(limiter, 1.0, 5)
     limiter.on_time(2.0, 1.0)
 
     limiter.outage()
@@ -642,9 +676,32 @@ def test_an_answer_to_a_call_from_before_the_refusal_does_not_prove_that_it_serv
     assert limiter.limit == 100.0
 
 
+def test_what_an_outage_gave_back_the_next_one_does_not() -> None:
+    limiter = busy(100.0, 5)
+    refuse(limiter, 0.0, 5)
+    limiter.outage()
+    limiter.limit = 7.0
+
+    limiter.outage()
+
+    assert limiter.limit == 7.0
+
+
+def test_an_outage_gives_back_what_was_lost_since_the_last_answer_and_no_more() -> None:
+    limiter = busy(100.0, 1)
+    refuse(limiter, 0.0, 50)
+    limiter.on_time(1.0, 0.5)
+    refuse(limiter, 2.0, 20)
+    refuse(limiter, 3.0, 10)
+
+    limiter.outage()
+
+    assert limiter.limit == 49.0
+
+
 def test_an_outage_lowers_no_limit_that_has_grown_since() -> None:
     limiter = busy(2.0, 2)
-    limiter.overloaded(0.0, 3)
+    refuse(limiter, 0.0, 3)
     limiter.limit = 5.0
 
     limiter.outage()
@@ -709,17 +766,18 @@ def test_those_who_gave_up_are_let_go_however_many_they_were() -> None:
     patient = [Caller(NORMAL, order) for order in range(10)]
     for who in patient:
         limiter.join(who, NORMAL, who.order)
-    gone = []
+    gone, held = [], []
 
     for order in range(10, 1_000):
         who = Caller(NORMAL, order)
         gone.append(ref(who))
         limiter.join(who, NORMAL, order)
         limiter.quit(who)
-    del who
+        del who
+        held.append(sum(each() is not None for each in gone))
     limiter.limit = 500.0
 
-    assert sum(each() is not None for each in gone) <= 2 * len(patient) + 64
+    assert 0 < max(held) <= len(patient) + 64
     assert list(limiter.served()) == patient
 
 

@@ -680,7 +680,7 @@ def test_jitter_spreads_delays_over_the_whole_share() -> None:
 
 
 def test_jitter_without_a_source_of_chance_is_a_mistake() -> None:
-    with pytest.raises(ValueError, match="jitter needs an rng to be drawn from"):
+    with pytest.raises(ValueError, match=r"^jitter needs an rng to be drawn from$"):
         Breaker(BreakerRules(jitter=0.1))
 
 
@@ -725,6 +725,18 @@ def test_a_crowd_does_not_break_a_pause_that_was_asked_for() -> None:
     refusals = {refusal_of(breaker, 10.0) for _ in range(100)}
 
     assert refusals == {(10.0, "429")}
+
+
+def test_a_crowd_may_probe_in_the_moment_a_pause_ends() -> None:
+    breaker = opened(BreakerRules(first_probe_after=0.5, permits=2))
+    asks_for_a_pause, fails = token_of(breaker, 0.5), token_of(breaker, 0.5)
+    breaker.pause(asks_for_a_pause, 0.5, 1.25, "429")
+    breaker.fail(fails, 1.0)  # the next probe is due at 2.5 s
+
+    for _ in range(CROWD):
+        refusal_of(breaker, 1.625)
+
+    assert isinstance(breaker.try_acquire(1.75), int)
 
 
 def test_a_lost_probe_does_not_wedge_the_breaker() -> None:
@@ -812,6 +824,27 @@ def test_the_longer_of_pause_and_delay_is_told(rules: BreakerRules) -> None:
 
     assert refusal_of(short, 0.0) == (rules.delay(0), "it keeps failing")
     assert refusal_of(long, 0.0) == (50.0, "429")
+
+
+@pytest.mark.parametrize("rules", [BreakerRules(), BUS], ids=["on its own", "of the bus"])
+def test_of_a_pause_and_a_delay_as_long_the_pause_is_told(rules: BreakerRules) -> None:
+    breaker = Breaker(rules)
+    token = token_of(breaker, 0.0)
+    breaker.pause(token, 0.0, rules.delay(0), "429")
+    for _ in range(3):
+        breaker.fail(token, 0.0)
+
+    assert refusal_of(breaker, 0.0) == (rules.delay(0), "429")
+
+
+def test_of_two_pauses_as_long_the_first_is_told() -> None:
+    breaker = Breaker(BreakerRules())
+    token = token_of(breaker, 0.0)
+
+    breaker.pause(token, 0.0, 20.0, "429")
+    breaker.pause(token, 0.0, 20.0, "503")
+
+    assert refusal_of(breaker, 0.0) == (20.0, "429")
 
 
 def test_a_pause_is_never_shortened_and_its_reason_stays() -> None:

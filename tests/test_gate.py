@@ -148,7 +148,7 @@ def test_who_is_turned_away_for_want_of_a_place_is_told_so() -> None:
 
 def test_a_class_that_never_waits_is_shed_by_its_conversations_share() -> None:
     fleet = Fleet("a")
-    fleet.begin_many("a", 50)  # half of what sheddable work may fill: 0.5 of 200
+    fleet.lane("a").limiter.in_flight = 50  # half of what sheddable work may fill: 0.5 of 200
     asked = {share: Asked(SHEDDABLE, share) for share in (0.5, 0.51)}
 
     found = {
@@ -158,6 +158,7 @@ def test_a_class_that_never_waits_is_shed_by_its_conversations_share() -> None:
 
     assert isinstance(found[0.5], Full) and isinstance(found[0.51], Permit)
     kept = Asked(NORMAL, 0.5)
+    fleet.lane("a").limiter.in_flight = 150
     assert isinstance(fleet.gate.acquire(fleet.breaker("a"), fleet.lane("a"), kept), Permit)
 
 
@@ -233,6 +234,16 @@ def test_an_end_means_to_the_breaker_what_the_diagnosis_says() -> None:
     assert fleet.ask("d") == (30.0, "its key was refused: the wrong key")
 
 
+async def test_after_a_pause_failures_count_as_before() -> None:
+    fleet = Fleet("a", "b")
+    fleet.fail(fleet.begin("a"), RateLimited("x", retry_after=2.0))
+    await fleet.clock.advance(2.0)
+
+    fleet.break_down("a")
+
+    assert fleet.breaker("a").state == "open"
+
+
 def test_a_call_that_was_never_made_is_paid_back() -> None:
     fleet = Fleet("a")
     fleet.gate.pay(10.0)
@@ -243,26 +254,58 @@ def test_a_call_that_was_never_made_is_paid_back() -> None:
     assert fleet.breaker("a").success_count == 0
 
 
-def test_a_refusal_in_a_crowd_lowers_the_limit_and_is_not_held_against_the_breaker() -> None:
+def test_a_refusal_beside_answers_was_one_too_many_and_no_failure() -> None:
     fleet = Fleet("a", "b")
-    alone = fleet.begin("b")
-    crowd = fleet.begin_many("a", 3)
+    fleet.learn_pace("a")
+    crowded, dead = fleet.begin_many("a", 3)[2], fleet.begin("b")
 
-    too_many = [fleet.gate.failed(each, FULL, diagnose(FULL)) for each in (crowd[2], alone)]
+    too_many = [fleet.gate.failed(each, FULL, diagnose(FULL)) for each in (crowded, dead)]
 
     assert too_many == [True, False]
-    assert [fleet.lane(name).limiter.limit for name in "ab"] == [2.0, 1.0]
+    assert fleet.lane("a").limiter.limit < 3.0 and fleet.lane("b").limiter.limit == START
     assert [fleet.breaker(name).failure_count for name in "ab"] == [0, 1]
 
 
-def test_an_outage_says_nothing_about_how_much_a_provider_can_take() -> None:
+def test_one_too_many_that_asks_for_a_pause_gets_it() -> None:
     fleet = Fleet("a")
-    fleet.fail(fleet.begin("a"), FULL)
-    lowered = fleet.lane("a").limiter.limit
+    fleet.learn_pace("a")
 
+    fleet.fail(fleet.begin_many("a", 3)[2], RateLimited("x", retry_after=7.0))
+
+    assert fleet.ask("a") == (7.0, "it asked for a pause of 7 s")
+
+
+async def test_what_a_probe_or_a_straggler_is_refused_says_nothing_about_the_limit() -> None:
+    fleet = Fleet("a", "b")
+    fleet.learn_pace("a")
+    *others, straggler = fleet.begin_many("a", 9)
     fleet.break_down("a")
 
-    assert (lowered, fleet.lane("a").limiter.limit) == (1.0, START)
+    fleet.fail(straggler, FULL)
+    for permit in others:
+        fleet.gate.void(permit)
+    await fleet.clock.advance(0.6)
+    fleet.fail(fleet.begin("a"), FULL)
+
+    assert fleet.lane("a").limiter.limit >= START
+
+
+def test_an_outage_says_nothing_about_how_much_a_provider_can_take() -> None:
+    fleet = Fleet("a", "b")
+    fleet.learn_pace("a")
+    fleet.learn_pace("b")
+    for name in "ab":
+        fleet.fail(fleet.begin_many(name, 3)[2], FULL)
+    lowered = fleet.lane("a").limiter.limit
+
+    for _ in range(3):
+        fleet.breaker("a").fail(fleet.breaker("a").rule.generation, ServerError("x"))
+        tool = fleet.magic._breakers.child("tool_call", "b")
+        tool.fail(tool.rule.generation, ServerError("x"))
+
+    assert tool.state == "open"  # a tool of a provider's name is no provider
+    limits = [fleet.lane(name).limiter.limit for name in "ab"]
+    assert limits[0] >= START > lowered == limits[1]
 
 
 def test_a_retry_waits_its_backoff_or_what_was_asked() -> None:
@@ -464,6 +507,7 @@ async def test_half_of_the_last_twenty_late_opens_a_breaker_if_somebody_else_is_
         ("open", False),
         ("paused", False),
         ("its own other model", False),
+        ("unknown to the gate", False),
     ],
 )
 async def test_a_brownout_is_an_outage_only_if_somebody_is_better(other: str, opens: bool) -> None:
@@ -473,8 +517,10 @@ async def test_a_brownout_is_an_outage_only_if_somebody_is_better(other: str, op
     if other == "its own other model":
         fleet.gate.provider("a", "other")
     else:
-        fleet.breaker("b"), fleet.lane("b")
-        if other != "unknown":
+        fleet.breaker("b")
+        if other != "unknown to the gate":
+            fleet.lane("b")
+        if not other.startswith("unknown"):
             fleet.learn_pace("b", pace.get(other, 0.05))
     match other:
         case "full":
@@ -675,6 +721,7 @@ async def test_while_nobody_is_well_one_is_tried_in_half_a_second_in_turn() -> N
 
 async def test_the_longer_it_is_dark_the_more_rarely_one_is_tried() -> None:
     fleet = Fleet("a")
+    await fleet.clock.advance(1_000.0)
     fleet.break_down("a")
     await fleet.clock.advance(100.0)
     probe = fleet.ask("a")
@@ -686,6 +733,16 @@ async def test_the_longer_it_is_dark_the_more_rarely_one_is_tried() -> None:
     assert isinstance(refused, Refused) and refused.reason == "no provider is well"
     assert refused.retry_after == pytest.approx(5.0)
     assert fleet.breaker("a").rule.refused == 1
+
+
+async def test_a_probe_in_the_dark_that_is_given_up_is_followed_by_another_at_once() -> None:
+    fleet = Fleet("a")
+    fleet.break_down("a")
+    await fleet.clock.advance(1.0)
+
+    fleet.gate.void(fleet.begin("a"))
+
+    assert isinstance(fleet.ask("a"), Permit)
 
 
 async def test_probes_in_the_dark_do_not_advance_the_ladder() -> None:
@@ -747,6 +804,7 @@ async def test_a_paused_provider_is_not_tried_in_the_dark_and_says_for_how_long(
 
 def test_it_is_dark_while_no_provider_is_closed_and_not_paused() -> None:
     fleet = Fleet()
+    fleet.gate.look_for_light(0.0)
     empty = fleet.gate.dark_since
     fleet.breaker("a")
     fleet.breaker("b")
@@ -791,7 +849,8 @@ def test_a_provider_that_has_left_leaves_nothing_and_wakes_who_waits_for_it() ->
     waiting = Queued()
     fleet.lane("a").limiter.join(waiting, NORMAL, 1)
 
-    fleet.gate.forget_provider("a")
+    for name in ("a", "never called"):
+        fleet.gate.forget_provider(name)
 
     assert set(fleet.gate.lanes) == {"b"}
     assert [name for name in fleet.magic.circuit_breakers if ":" in name] == ["ai_provider:b"]
@@ -890,6 +949,29 @@ def test_paying_may_raise_it_too() -> None:
     assert (before, bool(fleet.gate.raised)) == ("", True)
 
 
+async def test_while_it_is_raised_it_does_not_rise_again() -> None:
+    fleet = exhausted()
+    told = len(fleet.events)
+
+    fleet.gate.pay(1.0)
+    await fleet.magic.fairy_shield(True)
+    fleet.gate.pay(1.0)
+
+    reasons = [event.reason for event in fleet.events[told:] if hasattr(event, "reason")]
+    assert reasons == ["raised by hand"]
+    assert not fleet.gate.by_itself
+
+
+def test_where_time_will_not_bring_enough_it_is_worth_asking_again_in_a_second() -> None:
+    fleet = Fleet("a", "b", energy_level=14.0, max_energy=20.0)
+    fleet.lane("b").limiter.in_flight = 160
+    fleet.break_down("a")
+
+    refused = fleet.ask("b")
+
+    assert isinstance(refused, Raised) and refused.retry_after == 1.0
+
+
 async def test_it_falls_by_itself_with_hysteresis() -> None:
     fleet = exhausted()
     fleet.lane("b").limiter.in_flight = 100  # room again, for usual work but not for all
@@ -978,6 +1060,7 @@ async def test_on_guard_thresholds_and_limits_are_half_and_nothing_is_hedged_for
     fleet = Fleet("a", "b")
     fleet.learn_pace("a")
     under_way = fleet.begin_many("b", 2)
+    await fleet.clock.advance(50.0)
     fleet.magic.harden(600.0)
     for permit in under_way:
         fleet.fail(permit, ServerError("x"))

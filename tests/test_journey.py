@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from ai_framework import AsyncMessageBus
-from tests.driving import finished, make_bus, register
+from tests.driving import break_down, finished, make_bus, register
 from zejzl.errors import (
     AuthFailed,
     BadRequest,
+    CircuitOpen,
     ConnectFailed,
     ContentFiltered,
     ContextOverflow,
@@ -141,6 +142,38 @@ async def test_a_history_counts_as_much_as_the_question() -> None:
 
         assert len(a.sizes) == 2
         assert outcomes(reply.attempts) == [("b", "ok", "first")]
+
+
+# Slow, and nobody else ----------------------------------------------------------------------------
+
+
+async def test_one_that_is_only_slow_answers_those_who_have_nobody_else() -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        await register(bus, clock, a="from a", b="from b")
+        breaker = bus.magic.gate.provider("a")
+        breaker.rule.slow(breaker.rule.flowing, clock.now(), "its answers come late")
+
+        anybody = await bus.send("hello")
+        pinned = await bus.send("hello", "a")
+        await bus.unregister_provider("b")
+        alone = await bus.send("hello")
+
+        assert [reply.text for reply in (anybody, pinned, alone)] == ["from b", "from a", "from a"]
+        assert not pinned.healed and clock.now() == 0.0
+        assert breaker.state == "open"
+
+
+async def test_one_that_fails_is_not_asked_even_by_those() -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        a, _ = await register(bus, clock, a="from a", b="from b")
+        break_down(bus.magic, bus.magic.gate.provider("a"))
+
+        with pytest.raises(CircuitOpen):
+            await finished(clock, bus.send("hello", "a", patience=0.0))
+
+        assert a.requests == []
 
 
 # Guards that no lesson moves ----------------------------------------------------------------------

@@ -287,6 +287,8 @@ class Gate:
         if not self.look(permit):
             swift = breaker.tempo(permit.streamed).swift(seconds)
             lane.limiter.on_time(self._now(), permit.started, swift=swift)
+        if permit.placed:
+            lane.limiter.answered(self._now(), permit.crowd)
         lane.answers += 1
         breaker.ok(permit.token, seconds, streamed=permit.streamed)
         if first:
@@ -302,10 +304,10 @@ class Gate:
         breaker, token = permit.breaker, permit.token
         verdict, too_many = diagnosis.verdict, False
         if diagnosis.failure_class in THROTTLED and permit.placed and breaker.rule.closed:
-            permit.lane.limiter.overloaded(self._now(), permit.crowd)
-            too_many = permit.crowd > 1 and verdict is Verdict.FAIL
-            if too_many:
-                verdict = Verdict.VOID  # it may be serving the others; alone it will be counted
+            usual = breaker.late_after(permit.streamed) or UNKNOWN_WAIT
+            too_many = permit.lane.limiter.overloaded(self._now(), permit.crowd, usual)
+            if too_many and verdict is Verdict.FAIL:
+                verdict = Verdict.VOID
         match verdict:
             case Verdict.FAIL:
                 breaker.fail(token, failure)

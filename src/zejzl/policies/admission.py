@@ -18,6 +18,7 @@ after Netflix's concurrency-limits; classes and shares after Google SRE, ch. 21 
 """
 
 import heapq
+from collections import deque
 from collections.abc import Iterator
 from enum import IntEnum
 from math import sqrt
@@ -83,6 +84,8 @@ class Limiter(Generic[W]):
         "_line",
         "_lowered_at",
         "_refused_at",
+        "_served",
+        "_served_at",
         "_troubled_at",
         "_waiting",
         "in_flight",
@@ -100,6 +103,8 @@ class Limiter(Generic[W]):
         self._troubled_at = float("-inf")  # by a late call, or by a refusal that was counted
         self._lowered_at = float("-inf")
         self._refused_at = float("-inf")
+        self._served: deque[int] = deque(maxlen=RECENT)  # how many were in flight with each answer
+        self._served_at = float("-inf")
         self._before: float | None = None  # the limit before the first of the last refusals
         self._line: list[tuple[int, int, W]] = []
         self._waiting: dict[W, Criticality] = {}
@@ -172,16 +177,33 @@ class Limiter(Generic[W]):
         if self.strained:
             self.limit = max(LEAST, min(self.limit, float(self.in_flight)) - 1.0)
 
-    def overloaded(self, now: float, crowd: int) -> None:
+    def answered(self, now: float, crowd: int) -> None:
+        """A call that began with `crowd` in flight, itself included, was answered."""
+        self._served.append(crowd)
+        self._served_at = now
+
+    def overloaded(self, now: float, crowd: int, usual: float) -> bool:
         """The provider said that it gets too much, when `crowd` calls were in flight with that one.
 
-        The others may be served: one less is what it can take. If it turns out to be an outage,
-        the limit becomes what it was.
+        Returns whether it was one too many: others are served, within `usual` seconds, but none
+        of the last began with so many in flight. Then one less is what it can take. If it turns
+        out to be an outage after all, the limit becomes what it was.
         """
+        if now - self._served_at > usual or crowd <= self._held:
+            return False
         if self._before is None:
             self._before = self.limit
         self._refused_at = self._lowered_at = self._troubled_at = now
         self.limit = max(LEAST, min(self.limit, crowd - 1.0))
+        return True
+
+    @property
+    def _held(self) -> int:
+        """As many as it has borne: all but a fifth of its last answers began with fewer.
+
+        Not the most, because those that were about to be refused were counted as in flight, too.
+        """
+        return sorted(self._served)[len(self._served) * 4 // 5]
 
     def outage(self) -> None:
         """The provider is down: what it refused says nothing about how much it can take."""
