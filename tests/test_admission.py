@@ -295,6 +295,11 @@ def refuse(limiter: Limiter[Any], now: float, crowd: int) -> None:
     assert limiter.overloaded(now, crowd, 1.0) is (crowd > 0)
 
 
+def refuse_and_go_down(limiter: Limiter[Any], now: float) -> None:
+    refuse(limiter, now, 100)
+    limiter.outage()
+
+
 def strain(limiter: Limiter[str], now: float = 0.0) -> None:
     for _ in range(4):
         limiter.late(now)
@@ -535,7 +540,7 @@ def test_proven_is_the_largest_number_in_flight_at_a_swift_answer() -> None:
     [
         lambda limiter, now: limiter.late(now),
         lambda limiter, now: refuse(limiter, now, 100),
-        lambda limiter, now: (refuse(limiter, now, 100), limiter.outage()),
+        refuse_and_go_down,
     ],
     ids=["a late call", "a refusal", "a refusal that began an outage"],
 )
