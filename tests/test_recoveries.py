@@ -244,6 +244,21 @@ async def test_a_refused_attempt_is_a_row_too_that_costs_and_teaches_nothing() -
     assert (row.cost, magic.energy_level) == (None, 9.0)
 
 
+async def test_behind_an_open_breaker_nothing_is_tried() -> None:
+    magic = make(FakeClock())
+    tried: list[str] = []
+    offer(magic, tried, one=True)
+    breaker = magic.circuit_breakers[COMPONENT]
+    for _ in range(3):
+        breaker.fail(breaker.rule.generation, ServerError("x"))
+
+    healed = await magic.auto_heal(COMPONENT, ServerError("x"))
+
+    (row,) = magic.healing_history
+    assert (healed, tried, row.energy_used) == (False, [], 0.0)
+    assert row.outcome == "circuit breaker is open for 45.0 s"
+
+
 @pytest.mark.parametrize(
     ("issue", "tried", "healed"),
     [

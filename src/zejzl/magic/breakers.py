@@ -35,7 +35,9 @@ WORSE = 3.0
 FORGETFUL = 1.001
 LEAST_LATE = 0.02  # seconds: below that it is this process that is late
 
-_SYSTEM_CLOCK: Final = SystemClock()  # stateless; one of its own would weigh on every breaker
+# Stateless; ones of its own would weigh on every breaker.
+_SYSTEM_CLOCK: Final = SystemClock()
+_SYSTEM_NOW: Final = _SYSTEM_CLOCK.now
 
 # Breaker and token of the `async with` blocks this task is in, innermost last: a breaker entered
 # by many tasks at once must not mix their tokens up, nor one task those of many breakers.
@@ -155,7 +157,7 @@ class CircuitBreaker:
         self._usual_rules = rules = rules or self.config.rules
         self.rule = Breaker(rules, (rng or Random()) if rules.jitter else None)
         self._clock = clock or _SYSTEM_CLOCK
-        self._now = self._clock.now
+        self._now = _SYSTEM_NOW if clock is None else clock.now
         self.tempos: tuple[Tempo, ...] = ()
         self.on_change = on_change
         self.success_count = 0
