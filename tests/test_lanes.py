@@ -39,13 +39,16 @@ def test_any_other_brings_its_class_and_its_conversations_share() -> None:
 
     assert asked == Asked(Criticality.SHEDDABLE, loyalty("support-42"), True)
     assert alone == Asked(Criticality.CRITICAL, 1.0, False)
+    assert asked_by(Criticality.NORMAL, "support-42", streamed=False).share == asked.share
 
 
 def test_a_permit_is_of_a_call_that_is_not_late_and_cannot_be() -> None:
-    permit = Permit(CircuitBreaker(), Lane("a"), 7, True, False)
+    lane = Lane("a")
+    lane.limiter.in_flight = 3
+    permit = Permit(CircuitBreaker(), lane, 7, True, False)
 
     assert (permit.token, permit.placed, permit.streamed) == (7, True, False)
-    assert (permit.late, permit.late_at) == (False, float("inf"))
+    assert (permit.late, permit.late_at, permit.crowd) == (False, float("inf"), 3)
 
 
 def test_reasons_for_a_refusal_are_told_apart() -> None:

@@ -282,7 +282,9 @@ async def test_a_mistake_is_mended_by_what_was_made_for_it_alone(
         done.append("new_key")
 
     assert await finished(clock, magic.auto_heal(COMPONENT, issue)) is healed
-    assert done == tried
+    row = magic.healing_history[-1]
+    outcome = "ok" if healed else f"a retry cannot mend {row.failure_class}"
+    assert (done, row.outcome) == (tried, outcome)
 
 
 # The log ----------------------------------------------------------------------------------------
@@ -492,7 +494,8 @@ def test_the_log_told_again_gives_what_was_learned(log: Any) -> None:
 @pytest.mark.parametrize(
     "kept",
     [
-        *({}, {"v": 2}, {"v": "1"}, {"v": None, "preferences": {}}, [], "text", None),
+        {"v": 2, "preferences": {"v": 1, "classes": [], "cells": [], "preferred": []}},
+        *({}, {"v": "1"}, {"v": None, "preferences": {}}, [], "text", None),
         {"v": 1, "preferences": None},
         {"v": 1, "preferences": {"v": 1, "classes": [], "cells": [["a"]], "preferred": []}},
     ],
@@ -507,6 +510,19 @@ def test_what_is_no_snapshot_of_this_version_is_refused_and_changes_nothing(kept
         magic.restore(kept)
 
     assert magic.snapshot() == before
+
+
+async def test_what_failed_in_a_thousand_places_is_shown_and_no_more() -> None:
+    clock = FakeClock()
+    magic = make(clock)
+    offer(magic, [], mended=True)
+
+    for n in range(1_001):
+        await magic.recharge_magic()
+        await magic.blue_spark_heal(f"{COMPONENT}:{n}", "it broke")
+
+    assert len(magic.learning_preferences) == 1_000
+    assert (await magic.get_system_status())["healed_count"] == 1_000
 
 
 async def test_a_lesson_about_a_failure_that_is_not_known_here_spoils_no_status() -> None:

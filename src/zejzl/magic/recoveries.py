@@ -12,7 +12,7 @@ from zejzl.magic.gate import Gate
 from zejzl.magic.remedies import Remedies
 from zejzl.policies.breaker import State
 from zejzl.policies.budget import HEALING_COST
-from zejzl.policies.diagnosis import NEVER_AGAIN, RUNBOOK, Diagnosis, Remedy, Verdict, diagnose
+from zejzl.policies.diagnosis import RUNBOOK, Diagnosis, Remedy, Verdict, diagnose
 from zejzl.policies.preferences import Preferences
 
 HISTORY = 1_000  # recoveries kept in memory; a store keeps them all
@@ -52,8 +52,6 @@ class Recoveries:
         self, target: str, failure_class: FailureClass, built_in: Sequence[Remedy]
     ) -> list[str]:
         """Return what can be tried against a failure, the best first as far as is known."""
-        if failure_class in NEVER_AGAIN and not built_in:
-            return []
         own = self._remedies.offered(target, failure_class)
         candidates = [*(remedy.value for remedy in built_in), *own]
         return self._preferences.order(target, failure_class.value, candidates)
@@ -159,7 +157,7 @@ class Recoveries:
             if found is not None:
                 ok, said = found
             # What nobody verified teaches nothing; what failed by its own word does.
-            verified = None if said == "cancelled" or (ok and found is None) else ok
+            verified = None if ok and found is None else ok
             self.record(
                 component,
                 issue,
