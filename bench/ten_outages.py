@@ -5,7 +5,7 @@ from dataclasses import replace
 from random import Random
 
 from storm_stage import ANSWER, ERROR, Stage, answer_of, asked
-from ten_stage import Figures, World, firsts, most_tries, percent, steadily, world
+from ten_stage import NEVER, Figures, World, firsts, most_tries, percent, steadily, world
 
 from zejzl.policies.failover import dark_spacing
 from zejzl.testing import faults
@@ -63,7 +63,10 @@ def probes_an_interval(found: World) -> float:
     There is one provider, so the interval is that of the dark: half a second, or a twentieth of
     the time since it opened.
     """
-    dark = found.opened(DOWN)[0]
+    opened = found.opened(DOWN)
+    if not opened:
+        return NEVER
+    dark = opened[0]
     probes = [call.at for call in found.calls("a", dark, UP)]
     most = 0
     for probe in probes:

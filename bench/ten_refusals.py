@@ -63,12 +63,12 @@ async def limited(
     inside = found.asked(LIMITED, over)
     # Whoever would have to wait for longer than the patience goes elsewhere instead.
     moved = [each for each in inside if over - each.at > PATIENCE]
-    waits = [each.seconds for each in inside if each.provider == "a"]
+    waited = sum(each.provider == "a" for each in inside)
     refused = found.calls("a", LIMITED, over)
     known = min((call.at + (call.seconds or 0.0) for call in refused), default=over)
     return {
         "answered %": percent(sum(each.right for each in found.outcomes), len(found.outcomes)),
-        "by the preferred one %": percent(len(waits), len(inside)),
+        "by the preferred one %": percent(waited, len(inside)),
         "calls inside the window": len(found.calls("a", known, over)),
         "refused calls": len(refused),
         "latest s": max(each.seconds for each in inside),
@@ -87,7 +87,7 @@ def crowd(found: World, over: float) -> float:
 
 # ── 6: refusals that say nothing about the provider ──────────────────────────────────────────────
 
-BAD = 40  # bad requests, twenty times what opens a breaker
+BAD = 40  # requests; as failures, three of them in a row would open the breaker
 SPAN = 20.0
 EVERY_WIRE: tuple[WireName, ...] = ("openai", "anthropic", "gemini")
 FAULTS: Mapping[str, tuple[Play, type[ProviderError]]] = {

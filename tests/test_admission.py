@@ -6,7 +6,6 @@ All times are multiples of 1/64 s, so that sums of them are exact.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import ceil, inf, sqrt
-from typing import Any
 from weakref import ref
 
 import pytest
@@ -39,12 +38,14 @@ class Caller:
     criticality: Criticality
     order: int
     started: float = 0.0
+    crowd: int = 0
 
 
 @dataclass
 class Learned:
     limit: float
-    # What, when, and of an answer when its call began, of a refusal the limit before it.
+    # What, when, and of an answer in time when its call began, of any answer beside how many, of
+    # a refusal the limit before it.
     news: list[tuple[str, float, float]] = field(default_factory=list)
     proven: int = 0
 
@@ -91,9 +92,14 @@ class Learned:
         if self.late_ones() >= 4:
             self.limit = max(1.0, min(self.limit, flying) - 1)
 
-    def overloaded(self, now: float, crowd: int) -> None:
+    def overloaded(self, now: float, crowd: int, usual: float) -> bool:
+        served = [beside for what, _, beside in self.news if what == "served"][-20:]
+        as_many = [beside for beside in served if beside >= crowd]
+        if now - self.last("served") > usual or len(as_many) >= len(served) / 5:
+            return False
         self.news.append(("refusal", now, self.limit))
         self.limit = max(1.0, min(self.limit, crowd - 1.0))
+        return True
 
     def outage(self, now: float) -> None:
         _, restores = self.lesson()
@@ -136,8 +142,8 @@ class AgainstTheCrowd(RuleBasedStateMachine):
 
     def take_place(self, who: Caller) -> None:
         assert len(self.inside) < self.places(who.criticality) <= self.places(PLUS)
-        who.started = self.now
         self.inside.append(who)
+        who.started, who.crowd = self.now, len(self.inside)
         assert self.limiter.in_flight == len(self.inside)
 
     def leave(self, who: Caller, too_late: int = 0) -> None:
@@ -169,23 +175,24 @@ class AgainstTheCrowd(RuleBasedStateMachine):
     @precondition(lambda self: self.inside)
     @rule(data=st.data(), swift=st.booleans())
     def somebody_is_answered(self, data: st.DataObject, swift: bool) -> None:
-        who = data.draw(st.sampled_from(self.inside))
-        self.learned.on_time(self.now, who.started, swift, len(self.inside))
-        self.limiter.on_time(self.now, who.started, swift=swift)
-        self.leave(who)
+        self.answer(data.draw(st.sampled_from(self.inside)), late=False, swift=swift)
 
     @precondition(lambda self: self.inside)
     @rule(ends=st.lists(st.booleans(), min_size=1, max_size=25))
     def many_calls_end_and_others_begin(self, ends: list[bool]) -> None:
         for late in ends:
-            who = self.inside[0]
-            if late:
-                self.somebody_is_late()
-            else:
-                self.learned.on_time(self.now, who.started, True, len(self.inside))
-                self.limiter.on_time(self.now, who.started)
-            self.leave(who)
+            self.answer(self.inside[0], late=late, swift=True)
             self.come(NORMAL)
+
+    def answer(self, who: Caller, *, late: bool, swift: bool) -> None:
+        if late:
+            self.somebody_is_late()
+        else:
+            self.learned.on_time(self.now, who.started, swift, len(self.inside))
+            self.limiter.on_time(self.now, who.started, swift=swift)
+        self.learned.news.append(("served", self.now, who.crowd))
+        self.limiter.answered(self.now, who.crowd)
+        self.leave(who)
 
     @precondition(lambda self: self.inside)
     @rule()
@@ -194,12 +201,13 @@ class AgainstTheCrowd(RuleBasedStateMachine):
         self.limiter.late(self.now)
 
     @precondition(lambda self: self.inside)
-    @rule(more=st.integers(0, 3))
-    def somebody_is_refused(self, more: int) -> None:
-        crowd = len(self.inside) + more  # of those who were there when it came, some have left
-        self.learned.overloaded(self.now, crowd)
-        refuse(self.limiter, self.now, crowd)
-        self.leave(self.inside[-1])
+    @rule(data=st.data(), more=st.integers(0, 20), usual=st.sampled_from([0.5, 2.0]))
+    def somebody_is_refused(self, data: st.DataObject, more: int, usual: float) -> None:
+        who = data.draw(st.sampled_from(self.inside))
+        crowd = who.crowd + more  # so many, as if others had been there when it came
+        expected = self.learned.overloaded(self.now, crowd, usual)
+        assert self.limiter.overloaded(self.now, crowd, usual) is expected
+        self.leave(who)
 
     @rule()
     def it_goes_down(self) -> None:
@@ -289,13 +297,13 @@ def busy(limit: float, in_flight: int = 0) -> Limiter[str]:
     return limiter
 
 
-def refuse(limiter: Limiter[Any], now: float, crowd: int) -> None:
+def refuse(limiter: Limiter[str], now: float, crowd: int) -> None:
     """Refuse one of a crowd while others are served; none began in so large a one."""
     limiter.answered(now, 0)
-    assert limiter.overloaded(now, crowd, 1.0) is (crowd > 0)
+    assert limiter.overloaded(now, crowd, 1.0)
 
 
-def refuse_and_go_down(limiter: Limiter[Any], now: float) -> None:
+def refuse_and_go_down(limiter: Limiter[str], now: float) -> None:
     refuse(limiter, now, 100)
     limiter.outage()
 

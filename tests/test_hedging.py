@@ -1,6 +1,7 @@
 """A late answer, and a second call beside it: `engine.hedging` through the public bus."""
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -179,6 +180,19 @@ async def test_late_as_a_rule_it_is_hedged_at_once(seconds: float, asked: int) -
         reply = await finished(clock, bus.send("hello"), step=0.01)
 
         assert (reply.text, b.asked) == ("from a", asked)
+
+
+async def test_a_late_answer_is_hedged_once() -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        await make_watched(bus, clock, a=2.0, b=60.0)
+        (c,) = await register(bus, clock, c="from c")
+        for _ in range(4):
+            bus.magic.gate.lane("a").limiter.late(clock.now())
+
+        reply = await finished(clock, bus.send("hello"))
+
+        assert (reply.text, c.requests) == ("from a", [])
 
 
 async def test_while_its_pace_is_unknown_nothing_is_late() -> None:
@@ -399,6 +413,7 @@ async def test_a_cancelled_call_that_hangs_in_its_cleanup_does_not_hold_the_answ
 
         reply = await finished(clock, ask(bus, streamed), step=0.01)
 
+        assert len(bus._engine.abandoned) == 1  # the loop alone might let go of it
         assert (reply.text, a.cancelled) == ("from b", 1)
         assert reply.latency_s == pytest.approx(HEDGED)
         limits: Any = (await bus.magic.get_system_status())["limits"]
@@ -419,6 +434,71 @@ async def test_a_caller_who_leaves_is_held_by_a_hanging_cleanup_for_a_second_at_
 
         assert waits and task.cancelled()
         assert (a.cancelled, b.cancelled) == (1, 1)
+
+
+class Spiteful(Watched):
+    """Ends otherwise than by being cancelled."""
+
+    end: Exception | None = None
+
+    async def generate(self, request: Request) -> Reply:
+        try:
+            return await super().generate(request)
+        except asyncio.CancelledError:
+            if self.end is not None:
+                raise self.end from None
+            return Reply(text="too late", provider=self.name)
+
+
+@pytest.mark.parametrize("end", [None, ServerError("x")], ids=["an answer", "an error"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+async def test_how_a_loser_ends_is_told_to_nobody(streamed: bool, end: Exception | None) -> None:
+    clock = FakeClock()
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    async with make_bus(clock) as bus:
+        a = Spiteful("a", clock, 60.0)
+        a.end = end
+        await bus.register_provider("a", a)
+        await register(bus, clock, b="from b")
+        learn_pace(bus, "a")
+
+        reply = await finished(clock, ask(bus, streamed), step=0.01)
+        await clock.advance(1.0)
+        gc.collect()
+
+        assert (reply.text, a.cancelled, told) == ("from b", 1, [])
+        await assert_nothing_is_left(bus)
+
+
+async def test_a_cancelled_loser_is_told_to_nobody() -> None:
+    clock = FakeClock()
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    async with make_bus(clock) as bus:
+        await make_watched(bus, clock, a=60.0, b=0.0)
+
+        await finished(clock, read(bus), step=0.01)
+        await clock.advance(1.0)
+
+        assert told == []
+
+
+class Interrupt(BaseException):
+    """Not an error: something larger ends."""
+
+
+@pytest.mark.parametrize("raced", [True, False])
+async def test_what_is_no_error_is_nobodys_failure_and_passes(raced: bool) -> None:
+    clock = FakeClock()
+    async with make_bus(clock, hedging=raced) as bus:
+        await make_hedged(bus, clock, a=Interrupt(), b="from b")
+
+        with pytest.raises(Interrupt):
+            await finished(clock, bus.send("hello"))
+
+        assert bus.magic.circuit_breakers["ai_provider:a"].failure_count == 0
+        await assert_nothing_is_left(bus)
 
 
 async def test_a_loser_that_ends_well_in_the_same_turn_is_dropped_and_its_stream_closed() -> None:
