@@ -606,7 +606,7 @@ async def test_the_newest_outcome_is_remembered_however_it_was_reported(how: str
     if how == "call":
         await breaker.call(well)
     else:
-        breaker.ok(breaker.rule.generation, 0.5)
+        breaker.ok(breaker.rule.generation)
     seen.append(breaker.last_ok)
 
     assert seen == [True, False, True]
@@ -649,7 +649,7 @@ def test_a_lease_is_twice_what_is_usual(seconds: float | None, lease: float) -> 
     breaker = breaker_of()
 
     for _ in range(19 if seconds is None else 20):
-        breaker.ok(breaker.rule.generation, seconds or 1.0)
+        breaker.tempo(False).push(seconds or 1.0)
 
     assert breaker.lease() == lease
     assert breaker.latency(0.5) == seconds

@@ -91,29 +91,51 @@ class Rejected(ZejzlError):
     """The call was refused before any provider saw it."""
 
 
-class CircuitOpen(Rejected):
+class _NotNow(Rejected):
+    # No super().__init__(): Exception.__new__ has kept the arguments already. Slots, because the
+    # dictionary of each would be the dearest part of a refusal, and they come in floods; for the
+    # same reason each is put into words only when asked.
+    __slots__ = ("name", "reason", "retry_after")
+
+    def __init__(self, name: str, retry_after: float, reason: str) -> None:
+        self.name = name
+        self.retry_after = retry_after
+        self.reason = reason
+
+
+class CircuitOpen(_NotNow):
     """Calls to it are paused because it keeps failing or asked for a pause.
 
     Attributes:
         name: The provider's or component's name.
         retry_after: Seconds until a call may be let through; an upper bound.
         reason: Why, in words.
+        last_error: What its last failure said; "" if that is not known.
     """
 
-    def __init__(self, name: str, retry_after: float, reason: str = "it keeps failing") -> None:
-        # No super().__init__(): Exception.__new__ has kept the arguments already.
+    __slots__ = ("last_error",)
+
+    def __init__(
+        self,
+        name: str,
+        retry_after: float,
+        reason: str = "it keeps failing",
+        last_error: str = "",
+    ) -> None:
         self.name = name
         self.retry_after = retry_after
         self.reason = reason
+        self.last_error = last_error
 
-    def __str__(self) -> str:  # put into words only when asked: a storm raises many unread
+    def __str__(self) -> str:
+        seen = f", the last time with: {self.last_error}" if self.last_error else ""
         return (
-            f"circuit breaker of {self.name!r} is open: {self.reason}; "
+            f"circuit breaker of {self.name!r} is open: {self.reason}{seen}; "
             f"try again in {self.retry_after:.1f} s"
         )
 
 
-class Overloaded(Rejected):
+class Overloaded(_NotNow):
     """Too many calls are under way, and waiting for a place would take too long.
 
     Attributes:
@@ -122,16 +144,13 @@ class Overloaded(Rejected):
         reason: Why this call was not let in, in words.
     """
 
-    def __init__(self, name: str, retry_after: float, reason: str) -> None:
-        self.name = name
-        self.retry_after = retry_after
-        self.reason = reason
+    __slots__ = ()
 
     def __str__(self) -> str:
         return f"{self.name!r} is full: {self.reason}; try again in {self.retry_after:.1f} s"
 
 
-class Shielded(Rejected):
+class Shielded(_NotNow):
     """Admission control lets only critical work pass.
 
     Attributes:
@@ -140,10 +159,7 @@ class Shielded(Rejected):
         reason: Why it does, in words.
     """
 
-    def __init__(self, name: str, retry_after: float, reason: str) -> None:
-        self.name = name
-        self.retry_after = retry_after
-        self.reason = reason
+    __slots__ = ()
 
     def __str__(self) -> str:
         return f"admission control: {self.reason}; try again in {self.retry_after:.1f} s"

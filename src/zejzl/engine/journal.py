@@ -72,7 +72,7 @@ class Journal:
         except BaseException:
             self._breaker.void(token)
             raise
-        self._breaker.ok(token, None)
+        self._breaker.ok(token)
 
 
 def unheard(written: Awaitable[object]) -> None:

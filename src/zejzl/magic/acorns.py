@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from zejzl.clock import Clock
 from zejzl.events import CreditSpent, Event, utc
 from zejzl.magic.lanes import Lane
-from zejzl.policies.boost import Credits, Lengths, factor, grown
+from zejzl.policies.boost import CREDITS, Credits, Lengths, factor, grown
 
 REMEMBERED = 1_000  # conversations and senders whose last answer was cut
 
@@ -61,7 +61,7 @@ class Acorns:
             who: The conversation, or the sender where there is none.
             max_tokens: The limit that was asked for.
         """
-        if (lane.name, who) not in self._cut:
+        if not self._cut or (lane.name, who) not in self._cut:
             return max_tokens
         return self.after(lane, model, max_tokens) or max_tokens
 
@@ -76,17 +76,17 @@ class Acorns:
 
     def answered(self, lane: Lane, who: str, tokens: int | None, *, cut: bool) -> None:
         """An answer came, so long, and cut at its limit or not."""
-        self._credits.succeeded(self._clock.now())
+        if self._credits.left < CREDITS:
+            self._credits.succeeded(self._clock.now())
         if tokens is not None:
             lane.lengths.push(tokens)
-        key = (lane.name, who)
         if cut:
-            self._cut[key] = None
-            self._cut.move_to_end(key)
+            self._cut[lane.name, who] = None
+            self._cut.move_to_end((lane.name, who))
             if len(self._cut) > REMEMBERED:
                 self._cut.popitem(last=False)
-        else:
-            self._cut.pop(key, None)
+        elif self._cut:
+            self._cut.pop((lane.name, who), None)
 
     def too_much(self, lane: Lane, model: str, max_tokens: int) -> None:
         """A model refused a grown limit: it is never asked for more than this again."""

@@ -106,13 +106,19 @@ class Tempo:
         is late follows the learned p95 down at once, but up only by 1 % an answer, or a queue
         that grows slowly would never be noticed.
         """
-        known = self.late_after
-        self.latencies.push(seconds if known is None else min(seconds, known))
-        p95 = self.latencies.quantile(0.95)
-        if p95 is not None:
-            self._best = min(p95, self._best * FORGETFUL)
-            found = max(LEAST_LATE, LATE * min(p95, WORSE * self._best))
-            self.late_after = found if known is None else min(found, known * PATIENT)
+        known, latencies = self.late_after, self.latencies
+        latencies.push(seconds if known is None or seconds < known else known)
+        p95 = latencies.quantile(0.95)
+        if p95 is None:
+            return
+        best = self._best * FORGETFUL
+        self._best = best = p95 if p95 < best else best
+        found = LATE * (p95 if p95 < WORSE * best else WORSE * best)
+        if found < LEAST_LATE:
+            found = LEAST_LATE
+        if known is not None and found > known * PATIENT:
+            found = known * PATIENT
+        self.late_after = found
 
 
 class CircuitBreaker:
@@ -194,10 +200,7 @@ class CircuitBreaker:
         rule = self.rule
         token = rule.flowing
         if token < 0:
-            found = self._ask()
-            if isinstance(found, Refused):
-                raise self._refusal(found)
-            token = found
+            token = self._ask()
         try:
             result = await fn(*args, **kwargs)
         except BaseException as failure:
@@ -206,14 +209,11 @@ class CircuitBreaker:
         if rule.ok_while_closed(token):
             self.success_count += 1
         else:
-            self.ok(token, None)
+            self.ok(token)
         return result
 
     async def __aenter__(self) -> "CircuitBreaker":
-        found = self._ask()
-        if isinstance(found, Refused):
-            raise self._refusal(found)
-        _ENTERED.set((*_ENTERED.get(), (self, found)))
+        _ENTERED.set((*_ENTERED.get(), (self, self._ask())))
         return self
 
     async def __aexit__(
@@ -228,24 +228,23 @@ class CircuitBreaker:
             if breaker is self:
                 _ENTERED.set(entered[:place] + entered[place + 1 :])
                 if failure is None:
-                    self.ok(token, None)
+                    self.ok(token)
                 else:
                     self._ended(token, failure)
                 return
         # Left by another task than entered it, as an async generator's last breath may be: the
         # token is out of reach, and a probe's place comes free when its lease ends.
 
-    def _ask(self) -> int | Refused:
-        found = self.rule.try_acquire(self._now())
-        if self.rule.news is not None:
+    def _ask(self) -> int:
+        """Return a token, or raise why there is none."""
+        rule = self.rule
+        found = rule.try_acquire(self._now())
+        if rule.news is not None:
             self.tell()
+        if isinstance(found, Refused):
+            seen = self.last_error if rule.consecutive_failures else ""
+            raise CircuitOpen(self.name, found[0], found[1], seen)
         return found
-
-    def _refusal(self, refused: Refused) -> CircuitOpen:
-        retry_after, reason = refused
-        if self.last_error and self.rule.consecutive_failures:
-            reason = f"{reason}, the last time with: {self.last_error}"
-        return CircuitOpen(self.name, retry_after, reason)
 
     def _ended(self, token: int, failure: BaseException) -> None:
         mine = isinstance(failure, Exception) and not isinstance(failure, (Rejected, Permanent))
@@ -256,11 +255,9 @@ class CircuitBreaker:
 
     # Reporting ------------------------------------------------------------------------------
 
-    def ok(self, token: int, seconds: float | None, *, streamed: bool = False) -> None:
-        """The call went well; `seconds` is how long its answer took, where that is learned."""
+    def ok(self, token: int) -> None:
+        """The call went well."""
         self.success_count += 1
-        if seconds is not None:
-            self.tempo(streamed).push(seconds)
         if not self.rule.ok_while_closed(token):
             self.rule.ok(token, self._now())
             self.tell()
@@ -301,10 +298,6 @@ class CircuitBreaker:
         if not self.tempos:
             self.tempos = (Tempo(), Tempo())
         return self.tempos[streamed]
-
-    def late_after(self, streamed: bool) -> float | None:
-        """Return the seconds after which a call is late; None while too little is known."""
-        return self.tempos[streamed].late_after if self.tempos else None
 
     def latency(self, share: float) -> float | None:
         """Return a quantile of the last 256 good answers in seconds; None below 20 of them.

@@ -16,7 +16,7 @@ from zejzl.clock import Clock
 from zejzl.errors import shorten
 from zejzl.events import AdmissionChanged, Event, utc
 from zejzl.magic.breakers import Breakers, CircuitBreaker
-from zejzl.magic.lanes import Asked, Full, Lane, Permit, Raised
+from zejzl.magic.lanes import FOREVER, Asked, Full, Lane, Permit, Raised
 from zejzl.policies.admission import LEAST_STANDBY, START, USUAL, Criticality
 from zejzl.policies.backoff import retry_delay
 from zejzl.policies.breaker import Refused, State, Transition
@@ -33,7 +33,6 @@ WELL = 30.0  # and at which it opens again
 UNKNOWN_WAIT = 1.0
 EVERYTHING = 1.0
 TICK = 1e-6  # seconds by which a timer may come early
-FOREVER = float("inf")
 
 
 class Gate:
@@ -208,23 +207,25 @@ class Gate:
 
     def begun(self, permit: Permit, started: float) -> None:
         """The call began at `started`: from then on it can become late."""
-        breaker = permit.breaker
-        after = breaker.late_after(permit.streamed)
+        tempo = permit.tempo
+        after = tempo.late_after
         permit.started = started
         if after is not None:
             permit.late_at = started + after
-            breaker.tempo(permit.streamed).flying[permit] = None
+            tempo.flying[permit] = None
 
     def spoke(self, permit: Permit) -> None:
         """The first piece of a stream is there."""
         self.look(permit)
         permit.breaker.rule.spoke(permit.token)
-        permit.breaker.tempo(permit.streamed).flying.pop(permit, None)
+        permit.tempo.flying.pop(permit, None)
 
     def look(self, permit: Permit) -> bool:
         """Return whether the call is late, having marked it if it has just become so."""
-        now = self._now()
-        if not permit.late and now >= permit.late_at - TICK:
+        return self._late_by(permit, self._now())
+
+    def _late_by(self, permit: Permit, now: float) -> bool:
+        if now >= permit.late_at - TICK and not permit.late:
             self._mark_late(permit, now)
         return permit.late
 
@@ -283,14 +284,14 @@ class Gate:
 
     def succeeded(self, permit: Permit, seconds: float, first: bool) -> None:
         """A provider answered; `seconds` to the answer, or to a stream's first piece."""
-        breaker, lane = permit.breaker, permit.lane
-        if not self.look(permit):
-            swift = breaker.tempo(permit.streamed).swift(seconds)
-            lane.limiter.on_time(self._now(), permit.started, swift=swift)
+        now, lane, tempo = self._now(), permit.lane, permit.tempo
+        if not self._late_by(permit, now):
+            lane.limiter.on_time(now, permit.started, swift=tempo.swift(seconds))
         if permit.placed:
-            lane.limiter.answered(self._now(), permit.crowd)
+            lane.limiter.answered(now, permit.crowd)
         lane.answers += 1
-        breaker.ok(permit.token, seconds, streamed=permit.streamed)
+        tempo.push(seconds)
+        permit.breaker.ok(permit.token)
         if first:
             self._budget.earn()
         self._end(permit)
@@ -304,7 +305,7 @@ class Gate:
         breaker, token = permit.breaker, permit.token
         verdict, too_many = diagnosis.verdict, False
         if diagnosis.failure_class in THROTTLED and permit.placed and breaker.rule.closed:
-            usual = breaker.late_after(permit.streamed) or UNKNOWN_WAIT
+            usual = permit.tempo.late_after or UNKNOWN_WAIT
             too_many = permit.lane.limiter.overloaded(self._now(), permit.crowd, usual)
             if too_many and verdict is Verdict.FAIL:
                 verdict = Verdict.VOID
@@ -336,7 +337,7 @@ class Gate:
         self._end(permit)
 
     def _end(self, permit: Permit) -> None:
-        permit.breaker.tempo(permit.streamed).flying.pop(permit, None)
+        permit.tempo.flying.pop(permit, None)
         if permit.placed:
             permit.placed = False
             permit.lane.limiter.leave()
@@ -352,8 +353,9 @@ class Gate:
     def _sweep(self, breaker: CircuitBreaker, now: float) -> None:
         """Mark who has become late since anybody looked; the oldest come first."""
         for tempo in breaker.tempos:
-            while tempo.flying:
-                permit = next(iter(tempo.flying))
+            flying = tempo.flying
+            while flying:
+                permit = next(iter(flying))
                 if permit.late_at > now:
                     break
                 self._mark_late(permit, now)
@@ -362,7 +364,7 @@ class Gate:
         permit.late = True
         breaker, limiter = permit.breaker, permit.lane.limiter
         rule = breaker.rule
-        breaker.tempo(permit.streamed).flying.pop(permit, None)
+        permit.tempo.flying.pop(permit, None)
         limiter.late(now)
         if rule.probing(permit.token):
             if any(True for _ in self._others(permit.lane)):
@@ -381,9 +383,9 @@ class Gate:
                 yield child, other
 
     def _someone_better(self, permit: Permit) -> bool:
-        mine = permit.breaker.tempo(permit.streamed).latencies.quantile(0.5) or 0.0
+        mine, streamed = permit.tempo.latencies.quantile(0.5) or 0.0, permit.streamed
         for child, lane in self._others(permit.lane):
-            usual = child.tempo(permit.streamed).latencies.quantile(0.5)
+            usual = child.tempo(streamed).latencies.quantile(0.5)
             if lane.limiter.has_room and (usual is None or usual < mine):
                 return True
         return False

@@ -13,6 +13,7 @@ from zejzl.policies.breaker import Refused
 from zejzl.policies.context import ContextLimit
 
 MOST_MODELS = 1_000  # of a provider that are told apart
+FOREVER = float("inf")
 
 
 class Waiter(Protocol):
@@ -98,6 +99,7 @@ class Permit:
         started: When the call began.
         late_at: When the call becomes late.
         late: Whether it did.
+        tempo: What is known of the pace of such answers there.
     """
 
     __slots__ = (
@@ -108,7 +110,7 @@ class Permit:
         "late_at",
         "placed",
         "started",
-        "streamed",
+        "tempo",
         "token",
     )
 
@@ -120,7 +122,12 @@ class Permit:
         self.token = token
         self.placed = placed
         self.crowd = lane.limiter.in_flight
-        self.streamed = streamed
+        self.tempo = breaker.tempo(streamed)
         self.started = 0.0
-        self.late_at = float("inf")
+        self.late_at = FOREVER
         self.late = False
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the answer comes in pieces."""
+        return self.tempo is self.breaker.tempo(True)

@@ -119,7 +119,8 @@ class Limiter(Generic[W]):
             criticality: Its class.
             share: Of the class's room, how much this call may fill; for those that never wait.
         """
-        return self.in_flight < SHARES[criticality] * share * max(LEAST, self.limit * self.scale)
+        limit = self.limit * self.scale
+        return self.in_flight < SHARES[criticality] * share * (limit if limit > LEAST else LEAST)
 
     @property
     def has_room(self) -> bool:

@@ -72,7 +72,8 @@ class Budget:
 
     def earn(self) -> None:
         """A request succeeded at its first call."""
-        self._add(INCOME_PER_SUCCESS)
+        if self._balance < self.maximum:
+            self._add(INCOME_PER_SUCCESS)
 
     def restore(self, amount: float, now: float) -> float:
         """Give `amount` by hand; return what there was room for."""
