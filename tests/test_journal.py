@@ -36,14 +36,14 @@ async def test_a_store_that_keeps_failing_is_left_alone_and_tried_again_later() 
     journal = Journal(store, breaker, clock)
     for _ in range(5):
         with pytest.raises(StoreError):
-            await journal.accept(question(), "a", "m")
+            await journal.accept(question(), "a", "m", None)
 
     with pytest.raises(CircuitOpen, match="disk is full"):
-        await journal.accept(question(), "a", "m")
+        await journal.accept(question(), "a", "m", None)
     called = len(calls)
     store.well = True
     await clock.advance(60.0)
-    await journal.accept(question(), "a", "m")
+    await journal.accept(question(), "a", "m", None)
 
     assert called == 5
     assert breaker.state == "closed"
@@ -56,11 +56,11 @@ async def test_a_callers_mistake_does_not_count_against_the_store() -> None:
     breaker = CircuitBreaker(name="persistence", clock=clock)
     journal = Journal(store, breaker, clock)
     message = question()
-    await journal.accept(message, "a", "m")
+    await journal.accept(message, "a", "m", None)
 
     for _ in range(9):
         with pytest.raises(ValueError):
-            await journal.accept(message, "a", "m")
+            await journal.accept(message, "a", "m", None)
 
     assert (breaker.state, breaker.failure_count) == ("closed", 0)
 

@@ -3,9 +3,10 @@
     ZejzlError
     ├── SettingsError           a setting is unknown or impossible; also a ValueError
     ├── Rejected                not sent: no provider was called and nothing was spent
-    │   ├── CircuitOpen         calls to it are paused; `retry_after` says for how long
-    │   ├── Overloaded          no place is free, and waiting for one is in vain
-    │   ├── Shielded            only critical work passes at present
+    │   ├── NotNow              it may work later; `retry_after` says when
+    │   │   ├── CircuitOpen     calls to it are paused
+    │   │   ├── Overloaded      no place is free, and waiting for one is in vain
+    │   │   └── Shielded        only critical work passes at present
     │   ├── NoSuchProvider      also a LookupError
     │   ├── ConversationBusy    an earlier turn took until the deadline; also a TimeoutError
     │   └── BusNotRunning       before start() or after stop()
@@ -91,7 +92,15 @@ class Rejected(ZejzlError):
     """The call was refused before any provider saw it."""
 
 
-class _NotNow(Rejected):
+class NotNow(Rejected):
+    """It may work later.
+
+    Attributes:
+        name: The provider's or component's name.
+        retry_after: Seconds after which it is worth asking again.
+        reason: Why not now, in words.
+    """
+
     # No super().__init__(): Exception.__new__ has kept the arguments already. Slots, because the
     # dictionary of each would be the dearest part of a refusal, and they come in floods; for the
     # same reason each is put into words only when asked.
@@ -103,13 +112,10 @@ class _NotNow(Rejected):
         self.reason = reason
 
 
-class CircuitOpen(_NotNow):
+class CircuitOpen(NotNow):
     """Calls to it are paused because it keeps failing or asked for a pause.
 
     Attributes:
-        name: The provider's or component's name.
-        retry_after: Seconds until a call may be let through; an upper bound.
-        reason: Why, in words.
         last_error: What its last failure said; "" if that is not known.
     """
 
@@ -135,14 +141,8 @@ class CircuitOpen(_NotNow):
         )
 
 
-class Overloaded(_NotNow):
-    """Too many calls are under way, and waiting for a place would take too long.
-
-    Attributes:
-        name: The provider's name.
-        retry_after: Seconds after which a place may be free.
-        reason: Why this call was not let in, in words.
-    """
+class Overloaded(NotNow):
+    """Too many calls are under way, and waiting for a place would take too long."""
 
     __slots__ = ()
 
@@ -150,14 +150,8 @@ class Overloaded(_NotNow):
         return f"{self.name!r} is full: {self.reason}; try again in {self.retry_after:.1f} s"
 
 
-class Shielded(_NotNow):
-    """Admission control lets only critical work pass.
-
-    Attributes:
-        name: The provider's name.
-        retry_after: Seconds after which it is worth asking again.
-        reason: Why it does, in words.
-    """
+class Shielded(NotNow):
+    """Admission control lets only critical work pass."""
 
     __slots__ = ()
 

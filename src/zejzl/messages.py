@@ -5,7 +5,7 @@ and, once there is one, its answer, so that half a turn cannot exist.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 from uuid import uuid4
@@ -178,7 +178,18 @@ class Message:
 
     def answered(self, response: str, provider: str, seconds: float) -> "Message":
         """Return the message with its answer."""
-        return replace(self, response=response, provider=provider, response_time=seconds)
+        # Not `replace`, on the path of every call: it looks every field up by name.
+        return Message(
+            id=self.id,
+            content=self.content,
+            timestamp=self.timestamp,
+            sender=self.sender,
+            provider=provider,
+            response=response,
+            response_time=seconds,
+            error=self.error,
+            conversation_id=self.conversation_id,
+        )
 
     def turns(self) -> tuple[Turn, ...]:
         """Return question and answer, or nothing while there is no answer."""

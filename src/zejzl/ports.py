@@ -4,13 +4,15 @@ A plug-in satisfies a Protocol and inherits nothing. `tests/test_providers.py` a
 `tests/test_stores.py` enforce these docstrings on every implementation.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from zejzl.events import Event
 from zejzl.messages import Attempt, Delta, Message, Reply, Request
+
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -85,6 +87,19 @@ class AIProvider:
         """Release what `initialize` took; called once, when the bus lets go of the provider."""
 
 
+class Done(Generic[T]):
+    """An awaitable that is over: it gives its value to whoever asks, at once."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: T) -> None:
+        self._value = value
+
+    def __await__(self) -> Generator[None, None, T]:
+        return self._value
+        yield
+
+
 @dataclass(frozen=True, slots=True)
 class InFlight:
     """A journal row that was accepted and never settled.
@@ -102,7 +117,8 @@ class Store(Protocol):
     """Where messages, their journal, events and kept settings live.
 
     Writes are queued when called and durable when awaited: a write whose awaitable is dropped
-    still happens, in order, unless the process dies first. Every method may raise StoreError.
+    still happens, in order, unless the process dies first. One that is written already may return
+    `Done`: nobody sets a timer for it. Every method may raise StoreError.
 
     The journal: `accept` (request and its first attempt, together) → `attempt` for each further
     call → `settle` (attempts, outcome, answer and events, together). A message becomes part of

@@ -18,7 +18,7 @@ from zejzl.events import Event
 from zejzl.magic import CircuitBreaker
 from zejzl.messages import Attempt, Message
 from zejzl.policies.breaker import Refused
-from zejzl.ports import Store
+from zejzl.ports import Done, Store
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -32,25 +32,33 @@ class Journal:
         self._breaker = breaker
         self._clock = clock
 
-    async def accept(self, message: Message, provider: str, model: str) -> None:
-        """Write down a request with its first attempt; raises before anything is sent."""
+    async def accept(
+        self, message: Message, provider: str, model: str, seconds: float | None
+    ) -> None:
+        """Write down a request with its first attempt; raises before anything is sent.
+
+        Raises:
+            TimeoutError: If that took longer than `seconds`; it may happen yet.
+        """
         token = self._breaker.rule.try_acquire(self._clock.now())
         if isinstance(token, Refused):
             reason = f"the store keeps failing, the last time with: {self._breaker.last_error}"
             raise CircuitOpen(self._breaker.name, token.retry_after, reason)
-        await self._watched(token, self._store.accept, message, provider, model)
+        await self._watched(token, seconds, self._store.accept, message, provider, model)
 
-    async def attempt(self, message_id: str, number: int, provider: str, model: str) -> None:
-        """Write down that a further attempt begins."""
-        token = self._breaker.rule.flowing
-        await self._watched(token, self._store.attempt, message_id, number, provider, model)
+    async def attempt(
+        self, message_id: str, number: int, provider: str, model: str, seconds: float | None
+    ) -> None:
+        """Write down that a further attempt begins; raises as `accept` does."""
+        token, write = self._breaker.rule.flowing, self._store.attempt
+        await self._watched(token, seconds, write, message_id, number, provider, model)
 
     async def settle(
         self, message: Message, attempts: Sequence[Attempt], events: Sequence[Event]
     ) -> None:
         """Write down what became of a request, whole."""
         token = self._breaker.rule.flowing
-        await self._watched(token, self._store.settle, message, attempts, events)
+        await self._watched(token, None, self._store.settle, message, attempts, events)
 
     def settle_unheard(
         self, message: Message, attempts: Sequence[Attempt], events: Sequence[Event]
@@ -62,10 +70,18 @@ class Journal:
             log.warning("a cancelled request could not be settled: %s", problem)
 
     async def _watched(
-        self, token: int, write: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs
+        self,
+        token: int,
+        seconds: float | None,
+        write: Callable[P, Awaitable[None]],
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> None:
         try:
-            await write(*args, **kwargs)
+            written = write(*args, **kwargs)
+            if not isinstance(written, Done):
+                async with self._clock.timeout(seconds):
+                    await written
         except StoreError as problem:
             self._breaker.fail(token, problem)
             raise

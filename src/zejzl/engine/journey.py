@@ -201,8 +201,7 @@ class Journey:
         """Journal that a call begins; where that fails, give everything back."""
         permit = pick.permit
         try:
-            async with self.clock.timeout(self.time_left(None)):
-                await self._journalled(pick)
+            await self._journalled(pick)
         except BaseException:
             self._gate.give_back(permit, pick.cost)
             self.place_is_free(permit.breaker)
@@ -218,12 +217,12 @@ class Journey:
 
     async def _journalled(self, pick: Pick) -> None:
         """Write down that this call begins, the first one together with its request."""
-        journal, target = self._engine.journal, pick.target
+        journal, target, left = self._engine.journal, pick.target, self.time_left(None)
         if self._accepted:
-            await journal.attempt(self._message.id, pick.number, target.name, target.model)
+            await journal.attempt(self._message.id, pick.number, target.name, target.model, left)
         else:
             self._accepted = True
-            await journal.accept(self._message, target.name, target.model)
+            await journal.accept(self._message, target.name, target.model, left)
 
     def time_left(self, limit: float | None) -> float | None:
         """Return the seconds that a phase with `limit` may take before the deadline."""

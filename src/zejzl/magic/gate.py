@@ -141,9 +141,8 @@ class Gate:
             # A class that never waits is shed by its conversation's share of the room.
             share = EVERYTHING if asked.criticality else asked.share
             if not limiter.admits(asked.criticality, share):
-                return Full(
-                    0.0, f"{limiter.in_flight} calls are under way (limit {limiter.limit:.1f})"
-                )
+                crowd = limiter.in_flight
+                return Full(0.0, f"{crowd} calls are under way (limit {limiter.limit:.1f})")
             limiter.in_flight += 1
         return Permit(breaker, lane, token, True, asked.streamed)
 
@@ -362,8 +361,7 @@ class Gate:
 
     def _mark_late(self, permit: Permit, now: float) -> None:
         permit.late = True
-        breaker, limiter = permit.breaker, permit.lane.limiter
-        rule = breaker.rule
+        breaker, limiter, rule = permit.breaker, permit.lane.limiter, permit.breaker.rule
         permit.tempo.flying.pop(permit, None)
         limiter.late(now)
         if rule.probing(permit.token):

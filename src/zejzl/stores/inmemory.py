@@ -6,16 +6,15 @@ this store lies on the path of every call, and a turn of the event loop costs mo
 
 from collections import deque
 from collections.abc import Awaitable, Generator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
-from typing import Generic, TypeVar
 
 from zejzl.clock import Clock, SystemClock
 from zejzl.errors import StoreError
 from zejzl.events import Event, tag, utc
 from zejzl.messages import Attempt, Message
-from zejzl.ports import InFlight
+from zejzl.ports import Done, InFlight
 from zejzl.stores.arguments import (
     check_events,
     check_limit,
@@ -24,21 +23,6 @@ from zejzl.stores.arguments import (
     check_texts,
     stamp,
 )
-
-T = TypeVar("T")
-
-
-class _Done(Generic[T]):
-    """An awaitable that is over: it gives its value to whoever asks, at once."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: T) -> None:
-        self._value = value
-
-    def __await__(self) -> Generator[None, None, T]:
-        return self._value
-        yield
 
 
 class _Refused:
@@ -54,7 +38,7 @@ class _Refused:
         yield
 
 
-_DONE = _Done(None)
+_DONE = Done(None)
 
 
 @dataclass(slots=True)
@@ -153,12 +137,17 @@ class InMemoryStore:
             row = _unsettled(rows.messages, message.id)
         except ValueError as refused:
             return _Refused(refused)
-        row.message = replace(
-            row.message,
+        asked = row.message
+        row.message = Message(
+            id=asked.id,
+            content=asked.content,
+            timestamp=asked.timestamp,
+            sender=asked.sender,
             provider=message.provider,
             response=message.response,
             response_time=message.response_time,
             error=message.error,
+            conversation_id=asked.conversation_id,
         )
         row.attempts = dict(enumerate(attempts, 1))
         row.settled = True
@@ -256,7 +245,7 @@ class InMemoryStore:
         rows.commands[rows.last_command] = _Command(owner, name, body, utc(self._clock.wall()))
         if len(rows.commands) > self._limit:
             del rows.commands[next(iter(rows.commands))]
-        return _Done(rows.last_command)
+        return Done(rows.last_command)
 
     async def take_commands(self, owner: str) -> list[tuple[int, str, str]]:
         check_texts(owner=owner)
@@ -310,7 +299,7 @@ class InMemoryStore:
         rows.commands = {
             id: command for id, command in rows.commands.items() if command.at >= before
         }
-        return _Done(count - len(rows.events) - len(rows.snapshots) - len(rows.commands))
+        return Done(count - len(rows.events) - len(rows.snapshots) - len(rows.commands))
 
 
 def _unsettled(rows: dict[str, _Row], message_id: str) -> _Row:
