@@ -794,6 +794,21 @@ def test_those_who_gave_up_are_let_go_however_many_they_were() -> None:
     assert list(limiter.served()) == patient
 
 
+def test_when_the_last_has_given_up_nobody_is_held() -> None:
+    limiter: Limiter[Caller] = Limiter(1.0)
+    limiter.in_flight = 1
+    everybody = [Caller(NORMAL, order) for order in range(10)]
+    for who in everybody:
+        limiter.join(who, NORMAL, who.order)
+
+    for who in everybody:
+        limiter.quit(who)
+    gone = [ref(who) for who in everybody]
+    del who, everybody
+
+    assert [each() for each in gone] == [None] * 10
+
+
 @pytest.mark.parametrize(
     ("criticality", "seconds"),
     [(SHEDDABLE, 0.8), (NORMAL, 0.5), (CRITICAL, 4 / 19), (PLUS, 0.1)],

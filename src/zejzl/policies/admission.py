@@ -239,7 +239,9 @@ class Limiter(Generic[W]):
     def quit(self, who: W) -> None:
         """Wait no longer."""
         self._forget(who)
-        if len(self._line) > 2 * len(self._waiting) + 64:
+        if not self._waiting:
+            self._line.clear()
+        elif len(self._line) > 2 * len(self._waiting) + 64:
             self._line = [place for place in self._line if place[2] in self._waiting]
             heapq.heapify(self._line)
 
