@@ -646,6 +646,14 @@ def test_what_a_few_answers_began_with_does_not_prove_what_is_borne() -> None:
     assert (too_many, limiter.limit) == (True, 8.0)
 
 
+def test_what_was_borne_long_ago_proves_nothing() -> None:
+    limiter = busy(100.0, 9)
+    for crowd in [50] * 100 + [2] * 20:
+        limiter.answered(10.0, crowd)
+
+    assert limiter.overloaded(10.0, 9, 1.0)
+
+
 def test_a_refusal_of_one_alone_leaves_a_limit_of_one() -> None:
     limiter = busy(100.0, 1)
 

@@ -119,8 +119,7 @@ class Limiter(Generic[W]):
             criticality: Its class.
             share: Of the class's room, how much this call may fill; for those that never wait.
         """
-        limit = self.limit * self.scale
-        return self.in_flight < SHARES[criticality] * share * (limit if limit > LEAST else LEAST)
+        return self.in_flight < SHARES[criticality] * share * self.limit * self.scale
 
     @property
     def has_room(self) -> bool:
