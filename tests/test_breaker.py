@@ -78,7 +78,7 @@ class Model:
     def silent(self) -> list[float]:
         return sorted(p.ends for p in self.probes if not p.over and not p.spoke)
 
-    def wait(self) -> float:
+    def wait(self, wary: bool = False) -> float:
         if self.pin is DISABLED:
             return 0.0
         waits = [0.0, *(until - self.now for until, _ in self.pauses)]
@@ -88,8 +88,12 @@ class Model:
             waits.append(self.until - self.now)
         elif self.state is HALF_OPEN:
             live = [end for end in self.silent() if end > self.now]
+            begun = [p for p in self.probes if not p.over and p.spoke]
             if len(live) >= self.rules.permits:
                 waits.append(live[0] - self.now)
+            elif wary and begun:
+                pace = self.delay(self.failed_probes + len(begun) - 1)
+                waits.append(self.last_probe + pace - self.now)
         return max(waits)
 
     def why(self, wait: float) -> str:
@@ -109,9 +113,9 @@ class Model:
             and all(until <= self.now for until, _ in self.pauses)
         )
 
-    def acquire(self, lease: float | None, again: bool) -> tuple[bool, float]:
+    def acquire(self, again: bool, wary: bool) -> tuple[bool, float]:
         """Return whether a call is let through, and else for how long it is not."""
-        wait = self.wait()
+        wait = self.wait(wary)
         if wait > 0 and not self.crowd():
             self.refused += 1
             self.heads += self.state is not CLOSED and self.pin is UNPINNED and not again
@@ -178,18 +182,20 @@ class Model:
         self.open()
 
     def open(self) -> None:
-        rules = self.rules
-        delay = rules.recovery_timeout
-        if rules.first_probe_after is not None:
-            delay = rules.first_probe_after
-            for _ in range(self.failed_probes):
-                delay = min(delay * 3, rules.recovery_timeout, rules.max_probe_delay)
-            delay = min(delay, rules.recovery_timeout, rules.max_probe_delay)
-        self.until = self.now + delay
+        self.until = self.now + self.delay(self.failed_probes)
         self.last_probe = self.now
         self.heads = 0
         self.off_the_ladder = False
         self.move(OPEN)
+
+    def delay(self, rung: int) -> float:
+        rules = self.rules
+        if rules.first_probe_after is None:
+            return rules.recovery_timeout
+        delay = rules.first_probe_after
+        for _ in range(rung):
+            delay = min(delay * 3, rules.recovery_timeout, rules.max_probe_delay)
+        return min(delay, rules.recovery_timeout, rules.max_probe_delay)
 
     def close(self) -> None:
         self.counted = []
@@ -256,14 +262,16 @@ class AgainstTheModel(RuleBasedStateMachine):
     def time_passes_until_a_call_may_be_let_through(self) -> None:
         self.model.now += self.model.wait()
 
-    @rule(lease=st.sampled_from(LEASES), again=st.booleans())
-    def asks(self, lease: float | None, again: bool) -> None:
-        self.ask(lease, again)
+    @rule(lease=st.sampled_from(LEASES), again=st.booleans(), wary=st.booleans())
+    def asks(self, lease: float | None, again: bool, wary: bool) -> None:
+        self.ask(lease, again, wary)
 
-    def ask(self, lease: float | None = None, again: bool = False) -> Ticket | None:
+    def ask(
+        self, lease: float | None = None, again: bool = False, wary: bool = False
+    ) -> Ticket | None:
         before = self.breaker.generation
-        expected, wait = self.model.acquire(lease, again)
-        found = self.breaker.try_acquire(self.model.now, lease=lease, again=again)
+        expected, wait = self.model.acquire(again, wary)
+        found = self.breaker.try_acquire(self.model.now, lease=lease, again=again, wary=wary)
         if isinstance(found, Refused):
             assert (expected, wait) == (False, found.retry_after)
             assert found.reason == self.model.why(wait)
@@ -640,7 +648,7 @@ def test_a_restored_ladder_goes_on_where_it_was() -> None:
     assert (breaker.wait(0.5), other.wait(1.5)) == (1.5, 4.5)
 
 
-def test_the_ladder_of_probes_triples_up_to_ten_seconds() -> None:
+def test_the_ladder_of_probes_triples_up_to_nine_seconds() -> None:
     breaker = opened(BUS)
     now, waits = 0.0, []
 
@@ -649,10 +657,10 @@ def test_the_ladder_of_probes_triples_up_to_ten_seconds() -> None:
         now += waits[-1]
         breaker.fail(token_of(breaker, now), now)
 
-    assert waits == [0.5, 1.5, 4.5, 10.0, 10.0, 10.0]
+    assert waits == [0.5, 1.5, 4.5, 9.0, 9.0, 9.0]
 
 
-def test_the_ladder_ends_at_a_recovery_timeout_below_ten_seconds() -> None:
+def test_the_ladder_ends_at_a_recovery_timeout_below_nine_seconds() -> None:
     breaker = opened(BreakerRules(first_probe_after=0.5, recovery_timeout=2.0))
     breaker.fail(token_of(breaker, 1.0), 1.0)
     breaker.fail(token_of(breaker, 4.0), 4.0)

@@ -63,10 +63,10 @@ def test_a_breaker_on_its_own_waits_as_long_every_time() -> None:
 @pytest.mark.parametrize(
     ("rules", "delays"),
     [
-        (BreakerRules(first_probe_after=0.5), [0.5, 1.5, 4.5, 10.0, 10.0]),
+        (BreakerRules(first_probe_after=0.5), [0.5, 1.5, 4.5, 9.0, 9.0]),
         (BreakerRules(first_probe_after=0.5, recovery_timeout=2.0), [0.5, 1.5, 2.0, 2.0, 2.0]),
         (BreakerRules(first_probe_after=0.5, max_probe_delay=20.0), [0.5, 1.5, 4.5, 13.5, 20.0]),
-        (BreakerRules(first_probe_after=20.0), [10.0] * 5),
+        (BreakerRules(first_probe_after=20.0), [9.0] * 5),
     ],
     ids=["of the bus", "of a short timeout", "of a long last step", "of a late first one"],
 )

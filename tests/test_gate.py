@@ -430,8 +430,8 @@ async def test_a_stream_that_speaks_late_was_late() -> None:
     assert permit.late
 
 
-async def test_a_streaming_probe_that_has_spoken_lets_another_in() -> None:
-    fleet = Fleet("a", "b")
+async def test_a_streaming_probe_that_has_spoken_lets_others_in_where_nobody_else_is_well() -> None:
+    fleet = Fleet("a")
     fleet.break_down("a")
     await fleet.clock.advance(0.6)
     probe = fleet.begin("a", streamed=True)
@@ -439,7 +439,26 @@ async def test_a_streaming_probe_that_has_spoken_lets_another_in() -> None:
 
     fleet.gate.spoke(probe)
 
-    assert isinstance(silent, Refused) and isinstance(fleet.ask("a"), Permit)
+    assert isinstance(silent, Refused)
+    for _ in range(3):
+        fleet.gate.spoke(fleet.begin("a", streamed=True))
+
+
+async def test_where_somebody_is_well_streaming_probes_keep_the_ladders_pace() -> None:
+    fleet = Fleet("a", "b")
+    fleet.break_down("a")
+    await fleet.clock.advance(0.75)
+    let_in = []
+
+    for _ in range(120):  # each begins well, and nobody knows yet how it ends
+        found = fleet.ask("a", streamed=True)
+        if isinstance(found, Permit):
+            let_in.append(fleet.clock.now())
+            fleet.gate.spoke(found)
+        await fleet.clock.advance(0.25)
+    pauses = [after - before for before, after in pairwise(let_in)]
+
+    assert pauses[:5] == [0.5, 1.5, 4.5, 9.0, 9.0]
 
 
 async def test_streams_and_plain_answers_are_measured_apart() -> None:
@@ -773,7 +792,7 @@ async def test_in_the_light_they_do() -> None:
         await fleet.clock.advance(refused.retry_after)
         fleet.fail(fleet.begin("a"), ServerError("x"))
 
-    assert waits == [pytest.approx(most, rel=0.1) for most in (0.5, 1.5, 4.5, 10.0)]
+    assert waits == [pytest.approx(most, rel=0.1) for most in (0.5, 1.5, 4.5, 9.0)]
 
 
 async def test_a_provider_that_nobody_asks_for_holds_up_nobody_in_the_dark() -> None:

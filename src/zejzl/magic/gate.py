@@ -78,8 +78,7 @@ class Gate:
 
     def lane(self, name: str) -> Lane:
         """Return a provider's lane; made when it is first asked for."""
-        lane = self.lanes.get(name)
-        if lane is None:
+        if (lane := self.lanes.get(name)) is None:
             lane = self.lanes[name] = Lane(name)
             lane.limiter.scale = EVERYTHING if self._guarded_until is None else 0.5
         return lane
@@ -155,7 +154,8 @@ class Gate:
                 if wait > 0.0:
                     rule.refused += 1
                     return Refused(wait, "no provider is well")
-        got = rule.try_acquire(now, lease=breaker.lease(), again=again)
+        lease, wary = breaker.lease(), self.dark_since is None
+        got = rule.try_acquire(now, lease=lease, again=again, wary=wary)
         if rule.news is not None:
             breaker.tell()
         return got

@@ -209,7 +209,7 @@ class Breaker:
     # Asking ---------------------------------------------------------------------------------
 
     def try_acquire(
-        self, now: float, *, lease: float | None = None, again: bool = False
+        self, now: float, *, lease: float | None = None, again: bool = False, wary: bool = False
     ) -> int | Refused:
         """Return a token, to be given back with the call's end, or a refusal.
 
@@ -219,6 +219,8 @@ class Breaker:
                 by another; None, and at most: `recovery_timeout`. It doubles whenever that
                 happens, so that a callee that is well but slow is not probed forever.
             again: Whether this same call was turned away before: a crowd counts heads.
+            wary: Whether somebody else can take the call. A stream that has begun proves nothing
+                until it has ended well: then others follow it at the ladder's pace, not at once.
         """
         if now >= self._flows_from:
             return self._token
@@ -227,10 +229,12 @@ class Breaker:
             self.refused += 1
             # As Refused(…) does it, at a third of the price: refusals come in floods.
             return _tuple(Refused, (until - now, self._why))
-        return self._acquire_with_care(now, lease, again)
+        return self._acquire_with_care(now, lease, again, wary)
 
-    def _acquire_with_care(self, now: float, lease: float | None, again: bool) -> int | Refused:
-        wait, outage = self.wait(now), self._outage
+    def _acquire_with_care(
+        self, now: float, lease: float | None, again: bool, wary: bool
+    ) -> int | Refused:
+        wait, outage = self.wait(now, wary=wary), self._outage
         if self._pin is Pin.FORCED_OPEN or outage is None:
             self.refused += 1
             return Refused(wait, "it is pinned open")
@@ -264,7 +268,7 @@ class Breaker:
         outage.probed_at = now
         return self._token
 
-    def wait(self, now: float) -> float:
+    def wait(self, now: float, *, wary: bool = False) -> float:
         """Return the seconds until a call may be let through; 0.0: at once. Changes nothing."""
         if self._pin is Pin.DISABLED:
             return 0.0
@@ -276,8 +280,12 @@ class Breaker:
             wait = max(wait, outage.until - now)
         elif outage is not None:
             silent = [end for end in outage.leases.values() if now < end < FOREVER]
+            begun = list(outage.leases.values()).count(FOREVER)
             if len(silent) >= self.rules.permits:
                 wait = max(wait, min(silent) - now)
+            elif wary and begun:
+                pace = self.rules.delay(outage.step + begun - 1)
+                wait = max(wait, outage.probed_at + pace - now)
         return wait
 
     # Reporting ------------------------------------------------------------------------------

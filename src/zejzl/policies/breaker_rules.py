@@ -25,7 +25,7 @@ class BreakerRules:
     failure_threshold: int = 3
     recovery_timeout: float = 30.0
     first_probe_after: float | None = None
-    max_probe_delay: float = 10.0
+    max_probe_delay: float = 9.0
     jitter: float = 0.0
     permits: int = 1
     failure_ratio: float | None = None
