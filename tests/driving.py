@@ -16,6 +16,7 @@ from zejzl.stores import InMemoryStore
 from zejzl.testing import FakeClock, ScriptedProvider
 
 T = TypeVar("T")
+PACE = 0.1  # seconds of a usual answer: one is late after 0.15 s, and worth a second call at 0.3
 
 
 async def finished(
@@ -69,3 +70,33 @@ async def register(
         await bus.register_provider(name, provider)
         made.append(provider)
     return made
+
+
+def learn_pace(bus: AsyncMessageBus, *names: str, seconds: float = PACE) -> None:
+    """Let providers have answered twenty times, plainly and in streams."""
+    gate = bus.magic.gate
+    for name in names:
+        for streamed in (False, True):
+            for _ in range(20):
+                permit = gate.acquire(
+                    gate.provider(name), gate.lane(name), Asked(streamed=streamed)
+                )
+                assert isinstance(permit, Permit)
+                gate.succeeded(permit, seconds, first=True)
+
+
+async def assert_nothing_is_left(bus: AsyncMessageBus) -> None:
+    """Fail where anything still stands for a request, once all have ended."""
+    limits: Any = (await bus.magic.get_system_status())["limits"]
+    found = {name: (lane["in_flight"], lane["queued"]) for name, lane in limits.items()}
+    assert found == dict.fromkeys(limits, (0, 0))
+    assert not bus._conversations._lines
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "zejzl-call"]
+    assert all(seat.calls.requests == 0 for seat in bus._registry._seats.values())
+    assert bus._lifecycle.requests == 0
+    assert not bus._engine.abandoned
+    assert all(message.response or message.error for message in await bus.store.messages())
+    for breaker in bus.magic.circuit_breakers.values():
+        outage = breaker.rule._outage
+        assert outage is None or not outage.leases, breaker.name
+        assert not any(tempo.flying for tempo in breaker.tempos), breaker.name

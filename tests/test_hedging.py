@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from ai_framework import AsyncMessageBus
-from tests.driving import break_down, finished, make_bus, register
+from tests.driving import (
+    PACE,
+    assert_nothing_is_left,
+    break_down,
+    finished,
+    learn_pace,
+    make_bus,
+    register,
+)
 from zejzl.errors import (
     AuthFailed,
     Malformed,
@@ -18,26 +26,11 @@ from zejzl.errors import (
     StoreLocked,
     ZejzlError,
 )
-from zejzl.magic.lanes import Asked, Permit
 from zejzl.messages import Delta, Reply, Request
 from zejzl.stores import InMemoryStore
 from zejzl.testing import FakeClock, ScriptedProvider
 
-PACE = 0.1  # seconds of a usual answer: one is late after 0.15 s, and worth a second call at 0.3
-LATE, HEDGED = 0.15, 0.3
-
-
-def learn_pace(bus: AsyncMessageBus, *names: str, seconds: float = PACE) -> None:
-    """Let providers have answered twenty times, plainly and in streams."""
-    gate = bus.magic.gate
-    for name in names:
-        for streamed in (False, True):
-            for _ in range(20):
-                permit = gate.acquire(
-                    gate.provider(name), gate.lane(name), Asked(streamed=streamed)
-                )
-                assert isinstance(permit, Permit)
-                gate.succeeded(permit, seconds, first=True)
+LATE, HEDGED = 1.5 * PACE, 3.0 * PACE
 
 
 async def make_hedged(
@@ -66,19 +59,6 @@ async def read(bus: AsyncMessageBus, **options: Any) -> tuple[str, Reply]:
 
 async def ask(bus: AsyncMessageBus, streamed: bool) -> Reply:
     return (await read(bus))[1] if streamed else await bus.send("hello")
-
-
-async def assert_nothing_is_left(bus: AsyncMessageBus) -> None:
-    limits: Any = (await bus.magic.get_system_status())["limits"]
-    assert {name: lane["in_flight"] for name, lane in limits.items()} == dict.fromkeys(limits, 0)
-    assert not [task for task in asyncio.all_tasks() if task.get_name() == "zejzl-call"]
-    assert all(seat.calls.requests == 0 for seat in bus._registry._seats.values())
-    assert bus._lifecycle.requests == 0
-    assert not bus._engine.abandoned
-    assert all(message.response or message.error for message in await bus.store.messages())
-    for breaker in bus.magic.circuit_breakers.values():
-        outage = breaker.rule._outage
-        assert outage is None or not outage.leases, breaker.name
 
 
 class Watched:
