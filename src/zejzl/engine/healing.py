@@ -70,6 +70,7 @@ class Healer:
         self._failure: ProviderError | None = None
         self._tried: set[str] = set()
         self._can_shrink = False
+        self._one_too_many = False
         self._in_line: InLine | None = None
         self._probing = False  # whether this may change at any moment
         self._full: list[Lane] = []  # those that are well and have no place
@@ -110,6 +111,7 @@ class Healer:
         *,
         was_well: bool,
         can_shrink: bool,
+        too_many: bool = False,
     ) -> None:
         """Take in how a call ended badly.
 
@@ -119,6 +121,7 @@ class Healer:
             diagnosis: What was wrong.
             was_well: Whether that provider's outcome before this one was good.
             can_shrink: Whether there is history that could be left out.
+            too_many: Whether it was one too many for a provider that is well.
         """
         target = pick.target
         self._failed, self._failure = target, error
@@ -127,7 +130,10 @@ class Healer:
         self._can_shrink = can_shrink
         target.last = diagnosis.failure_class
         target.asked_to_wait = diagnosis.retry_after is not None
-        target.not_before = self._clock.now() + self._gate.backoff(target.calls + 1, diagnosis)
+        self._one_too_many = too_many
+        # The line for a place is wait enough.
+        wait = 0.0 if too_many else self._gate.backoff(target.calls + 1, diagnosis)
+        target.not_before = self._clock.now() + wait
         if diagnosis.failure_class in HOPELESS or (
             diagnosis.failure_class in ONCE_MORE and target.calls > 1
         ):
@@ -433,7 +439,13 @@ class Healer:
     def _cost(self, target: Target) -> float:
         if not self._calls:
             return 0.0
-        return float(cost_of(target.last, waited=target.asked_to_wait))
+        cost = cost_of(
+            target.last,
+            waited=target.asked_to_wait,
+            diverted=self._failed is not None and not self._failed.breaker.available(),
+            one_too_many=self._one_too_many,
+        )
+        return float(cost)
 
     def _too_late(self) -> bool:
         if self._clock.now() < self._means.ends:

@@ -376,18 +376,16 @@ class Journey:
             diagnosis = Diagnosis(FailureClass.UNKNOWN, Verdict.VOID)
         elif diagnosis.failure_class is FailureClass.CONTEXT_OVERFLOW:
             target.context.refuse(self._size())
-        self._take_in(pick, error, diagnosis, was_well=was_well)
-        if too_many:
-            target.not_before = 0.0  # the line for a place is wait enough
+        self._take_in(pick, error, diagnosis, was_well=was_well, too_many=too_many)
         return error
 
     def _take_in(
-        self, pick: Pick, error: ProviderError, diagnosis: Diagnosis, *, was_well: bool
+        self, pick: Pick, error: ProviderError, diagnosis: Diagnosis, **facts: bool
     ) -> None:
         """Let the healer know what is to be healed now."""
         self._newest = pick.target, error, diagnosis.failure_class
         can_shrink = bool(self.request.history)
-        self._healer.failed(pick, error, diagnosis, was_well=was_well, can_shrink=can_shrink)
+        self._healer.failed(pick, error, diagnosis, can_shrink=can_shrink, **facts)
 
     def healable(self, pick: Pick, failure: BaseException) -> Exception:
         """Return a call's failure; take the call back and raise it if it is not the provider's.

@@ -97,7 +97,10 @@ class Tempo:
 
     def swift(self, seconds: float) -> bool:
         """Whether an answer came as fast as in this callee's best days, as far as is known."""
-        return seconds <= LATE * self._best < float("inf")
+        if self._best < float("inf"):
+            return seconds <= LATE * self._best
+        seen = self.latencies.ordered
+        return not seen or seconds <= WORSE * seen[0]
 
     def push(self, seconds: float) -> None:
         """Take in how long a good answer took.

@@ -136,7 +136,7 @@ class Gate:
             return Raised(self._raised_for(now), f"only critical work passes: {self.raised}")
         if not placed:
             if not first and not lane.answers and not limiter.in_flight:
-                limiter.limit = self._standby_limit(lane)
+                limiter.begin_at(self._standby_limit(lane))
             # A class that never waits is shed by its conversation's share of the room.
             share = EVERYTHING if asked.criticality else asked.share
             if not limiter.admits(asked.criticality, share):
@@ -434,11 +434,11 @@ class Gate:
         return True
 
     def _room(self, criticality: Criticality) -> bool:
-        """Return whether a provider that is well has room for a call of this class."""
+        """Return whether one that is well has room for a call of this class, or may yet."""
         return any(
             child.available()
             and (lane := self.lanes.get(name.partition("/")[0])) is not None
-            and lane.limiter.admits(criticality)
+            and (lane.limiter.admits(criticality) or lane.limiter.proving)
             for name, child in self._children.items()
         )
 

@@ -74,6 +74,8 @@ class Limiter(Generic[W]):
         limit: Most calls of the highest class that may be in flight.
         in_flight: Calls that are.
         proven: Largest number in flight at which an answer came on time.
+        proving: Whether the limit is where one began that nobody knows yet: it doubles with every
+            round of swift answers, until one is late or refused.
         scale: Share of the limit that holds at present; 0.5 while the owner is on guard.
     """
 
@@ -91,6 +93,7 @@ class Limiter(Generic[W]):
         "in_flight",
         "limit",
         "proven",
+        "proving",
         "scale",
     )
 
@@ -98,6 +101,7 @@ class Limiter(Generic[W]):
         self.limit = min(MOST, max(LEAST, limit))
         self.in_flight = 0
         self.proven = 0
+        self.proving = False
         self.scale = 1.0
         self._late_bits = 0
         self._troubled_at = float("-inf")  # by a late call, or by a refusal that was counted
@@ -147,6 +151,11 @@ class Limiter(Generic[W]):
 
     # Learning -------------------------------------------------------------------------------
 
+    def begin_at(self, limit: float) -> None:
+        """Begin with a limit for one that nobody knows yet."""
+        self.limit = limit
+        self.proving = True
+
     def on_time(self, now: float, started: float, *, swift: bool = True) -> None:
         """An answer of a call that began at `started` came in time; it still holds its place.
 
@@ -160,7 +169,11 @@ class Limiter(Generic[W]):
         if swift and flying > self.proven:
             self.proven = flying
         limit = self.limit
-        if flying * 2.0 >= limit:
+        if self.proving and limit >= START:
+            self.proving = False
+        if flying * 2.0 >= limit and self.proving:
+            self.limit = min(START, limit + swift)
+        elif flying * 2.0 >= limit:
             step = 0.1 if self.strained else 1.0 / sqrt(limit)
             if not swift:
                 step = min(step, SLOWLY)
@@ -172,6 +185,7 @@ class Limiter(Generic[W]):
 
     def late(self, now: float) -> None:
         """A call became late; called while it still holds its place."""
+        self.proving = False
         self._late_bits = (self._late_bits << 1 | 1) & _MASK
         self._troubled_at = now
         if self.strained:
@@ -186,13 +200,20 @@ class Limiter(Generic[W]):
         """The provider said that it gets too much, when `crowd` calls were in flight with that one.
 
         Returns whether it was one too many: others are served, within `usual` seconds, but none
-        of the last began with so many in flight. Then one less is what it can take. If it turns
-        out to be an outage after all, the limit becomes what it was.
+        of the last began with so many in flight. Then one less is what it can take. Of one that
+        has never answered it is taken so, too, while others are under way: they will tell. If it
+        turns out to be an outage after all, the limit becomes what it was.
         """
-        if now - self._served_at > usual or crowd <= self._held:
+        if not self._served:
+            if crowd <= 1 or self.in_flight <= 1:
+                return False
+        elif now - self._served_at > usual or crowd <= 1:
+            return False
+        elif crowd <= self._held and now - self._lowered_at >= CALM:
             return False
         if self._before is None:
             self._before = self.limit
+        self.proving = False
         self._refused_at = self._lowered_at = self._troubled_at = now
         self.limit = max(LEAST, min(self.limit, crowd - 1.0))
         return True
