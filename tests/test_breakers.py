@@ -831,6 +831,16 @@ def test_more_children_than_fit_share_the_components_own() -> None:
     assert breakers.child("ai_provider", "a").name == "ai_provider:a"
 
 
+def test_models_beyond_the_thousandth_share_their_providers_breaker_and_nobody_elses() -> None:
+    breakers = registry()
+    for number in range(MOST_CHILDREN):
+        breakers.child("ai_provider", f"a/{number}")
+
+    found = [breakers.child("ai_provider", name).name for name in ("a/new", "b/new", "c")]
+
+    assert found == ["ai_provider:a", "ai_provider:b", "ai_provider:c"]
+
+
 def test_a_forgotten_child_begins_anew_with_its_models_and_nobody_elses() -> None:
     breakers = registry()
     names = ["claude", "claude/opus", "claude-2", "gpt/claude"]

@@ -1146,7 +1146,7 @@ async def test_even_the_breaker_that_many_models_share_is_as_patient_as_before()
     for _ in range(2):
         shared.fail(shared.rule.generation, ServerError("x"))
 
-    assert shared is fleet.magic.circuit_breakers["ai_provider"]
+    assert shared is fleet.magic.circuit_breakers["ai_provider:a"]
     assert shared.state == "closed"
 
 

@@ -27,7 +27,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CircuitBreakerState = State
-MOST_CHILDREN = 1_000  # of a component; later names share the component's own breaker
+MOST_CHILDREN = 1_000  # of a component that anybody may name: models, tools
 LEAST_LEASE = 1.0
 LATE = 1.5  # times the learned p95
 PATIENT = 1.01
@@ -388,12 +388,20 @@ class Breakers:
             self._children[name] = {}
 
     def child(self, component: str, name: str) -> CircuitBreaker:
-        """Return the breaker of one callee of a component; made at its first call."""
+        """Return the breaker of one callee of a component; made at its first call.
+
+        When there are too many, a model ("provider/model") shares its provider's, and whatever
+        else is not registered shares the component's own.
+        """
         children = self._children[component]
         found = children.get(name)
         if found is None:
             if len(children) >= MOST_CHILDREN:
-                return self.all[component]
+                provider, _, model = name.partition("/")
+                if model:
+                    return self.child(component, provider)
+                if component != "ai_provider":
+                    return self.all[component]
             config = self.all[component].config
             found = CircuitBreaker(
                 config,

@@ -464,7 +464,7 @@ class Gate:
 
     def _relax(self) -> None:
         self._guarded_until = None
-        for child in (self._breakers.all[PROVIDERS], *self._children.values()):
+        for child in self._children.values():
             child.relax()
         for lane in self.lanes.values():
             lane.limiter.scale = EVERYTHING
