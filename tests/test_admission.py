@@ -5,6 +5,7 @@ All times are multiples of 1/64 s, so that sums of them are exact.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import ceil, inf, sqrt
 from weakref import ref
 
@@ -17,6 +18,7 @@ from zejzl.policies.admission import (
     LEAST_STANDBY,
     LINE,
     START,
+    TOO_MANY,
     USUAL,
     Criticality,
     Limiter,
@@ -48,6 +50,7 @@ class Learned:
     # a refusal the limit before it.
     news: list[tuple[str, float, float]] = field(default_factory=list)
     proven: int = 0
+    proving: bool = False
 
     def late_ones(self) -> int:
         seen: list[str] = []
@@ -79,7 +82,10 @@ class Learned:
             self.proven = max(self.proven, flying)
         calm = now - self.last("late", "refusal")
         before = self.limit
-        if flying >= before / 2:
+        self.proving &= before < 200
+        if flying >= before / 2 and self.proving:
+            self.limit = min(200.0, before + swift)
+        elif flying >= before / 2:
             steps = [0.1 if self.late_ones() >= 4 else 1 / sqrt(before)]
             steps += [] if swift else [0.01]
             steps += [0.003 * before] if now - self.lesson()[0] < 60 else []
@@ -89,16 +95,20 @@ class Learned:
 
     def late(self, now: float, flying: int) -> None:
         self.news.append(("late", now, 0.0))
+        self.proving = False
         if self.late_ones() >= 4:
             self.limit = max(1.0, min(self.limit, flying) - 1)
 
-    def overloaded(self, now: float, crowd: int, usual: float) -> bool:
+    def overloaded(self, now: float, crowd: int, usual: float, flying: int) -> bool:
         served = [beside for what, _, beside in self.news if what == "served"][-20:]
         as_many = [beside for beside in served if beside >= crowd]
-        if now - self.last("served") > usual or len(as_many) >= len(served) / 5:
+        if not served and (flying == 1 or crowd == 1):
+            return False
+        if served and (now - self.last("served") > usual or len(as_many) >= len(served) / 5):
             return False
         self.news.append(("refusal", now, self.limit))
-        self.limit = max(1.0, min(self.limit, crowd - 1.0))
+        self.proving = False
+        self.limit = max(1.0, min(self.limit, crowd - TOO_MANY))
         return True
 
     def outage(self, now: float) -> None:
@@ -205,9 +215,15 @@ class AgainstTheCrowd(RuleBasedStateMachine):
     def somebody_is_refused(self, data: st.DataObject, more: int, usual: float) -> None:
         who = data.draw(st.sampled_from(self.inside))
         crowd = who.crowd + more  # so many, as if others had been there when it came
-        expected = self.learned.overloaded(self.now, crowd, usual)
+        expected = self.learned.overloaded(self.now, crowd, usual, len(self.inside))
         assert self.limiter.overloaded(self.now, crowd, usual) is expected
         self.leave(who)
+
+    @precondition(lambda self: not self.inside and not self.line)
+    @rule(limit=st.sampled_from([5.0, 120.0, 199.5]))
+    def nobody_knows_it_yet(self, limit: float) -> None:
+        self.learned.limit, self.learned.proving = limit, True
+        self.limiter.begin_at(limit)
 
     @rule()
     def it_goes_down(self) -> None:
@@ -612,19 +628,19 @@ def test_a_refusal_lowers_the_limit_to_those_beside_whom_it_was_too_much() -> No
     second = limiter.limit
     refuse(limiter, 0.0, 7)
 
-    assert (first, second, limiter.limit) == (8.0, 3.0, 3.0)
+    assert (first, second, limiter.limit) == (9 - TOO_MANY, 4 - TOO_MANY, 4 - TOO_MANY)
 
 
 @pytest.mark.parametrize(
     ("served", "crowd"),
     [
-        ([], 9),
+        ([], 1),
         ([(8.9375, 1)], 9),
         ([(10.0, 9)], 9),
         ([(10.0, 12)], 9),
         ([(10.0, 2)] * 15 + [(10.0, 9)] * 5, 9),
     ],
-    ids=["nobody is served", "not lately", "as many were", "more were", "a fifth of them were"],
+    ids=["it is the first", "not lately", "as many were", "more were", "a fifth of them were"],
 )
 def test_a_refusal_is_none_of_its_crowd_when(served: list[tuple[float, int]], crowd: int) -> None:
     limiter = busy(100.0, 9)
@@ -643,7 +659,7 @@ def test_what_a_few_answers_began_with_does_not_prove_what_is_borne() -> None:
 
     too_many = limiter.overloaded(10.0, 9, 1.0)
 
-    assert (too_many, limiter.limit) == (True, 8.0)
+    assert (too_many, limiter.limit) == (True, 9 - TOO_MANY)
 
 
 def test_what_was_borne_long_ago_proves_nothing() -> None:
@@ -652,6 +668,79 @@ def test_what_was_borne_long_ago_proves_nothing() -> None:
         limiter.answered(10.0, crowd)
 
     assert limiter.overloaded(10.0, 9, 1.0)
+
+
+@pytest.mark.parametrize(("flying", "too_many"), [(1, False), (2, True)])
+def test_of_one_that_has_never_answered_a_refusal_is_of_the_crowd_if_others_are_under_way(
+    flying: int, too_many: bool
+) -> None:
+    limiter = busy(100.0, flying)
+
+    assert limiter.overloaded(10.0, 9, 1.0) is too_many
+
+
+def test_a_lesson_holds_for_some_twenty_answers() -> None:
+    limiter = busy(100.0, 6)
+    refuse(limiter, 0.0, 6)
+    limiter.in_flight = 5
+    answers = 0
+
+    while not limiter.admits(PLUS):
+        limiter.on_time(1.0, 0.5)
+        answers += 1
+
+    assert 15 <= answers <= 30
+
+
+def test_the_limit_of_one_that_nobody_knows_doubles_with_every_round_of_swift_answers() -> None:
+    limiter: Limiter[str] = Limiter()
+    limiter.begin_at(5.0)
+    limits = []
+
+    for _ in range(7):
+        limiter.in_flight = int(limiter.limit)
+        for _ in range(limiter.in_flight):
+            limiter.on_time(1.0, 0.5)
+            limiter.leave()
+        limits.append(limiter.limit)
+
+    # The last answers of a round come when less than half of the limit is in use, and do not count.
+    assert [round(after / before, 1) for before, after in pairwise([5.0, *limits[:5]])] == [
+        pytest.approx(1.5, abs=0.2)
+    ] * 5
+    assert limits[-1] < 210.0
+
+
+@pytest.mark.parametrize("end", ["late", "refused", "grown"])
+def test_one_is_known_when_an_answer_was_late_or_refused_or_its_limit_is_the_usual(
+    end: str,
+) -> None:
+    limiter: Limiter[str] = Limiter()
+    limiter.begin_at(START if end == "grown" else 9.0)
+    limiter.in_flight = 200
+    match end:
+        case "late":
+            limiter.late(1.0)
+        case "refused":
+            refuse(limiter, 1.0, 20)
+        case "grown":
+            limiter.on_time(1.0, 0.5)
+    before = limiter.limit
+
+    limiter.on_time(1.0, 0.5)
+
+    assert not limiter.proving
+    assert 0.0 < limiter.limit - before < 0.4
+
+
+def test_an_answer_that_is_not_swift_proves_nothing_of_one_that_nobody_knows() -> None:
+    limiter: Limiter[str] = Limiter()
+    limiter.begin_at(5.0)
+    limiter.in_flight = 4
+
+    limiter.on_time(1.0, 0.5, swift=False)
+
+    assert (limiter.limit, limiter.proving) == (5.0, True)
 
 
 def test_a_refusal_of_one_alone_leaves_a_limit_of_one() -> None:
@@ -717,7 +806,7 @@ def test_an_outage_gives_back_what_was_lost_since_the_last_answer_and_no_more() 
 
     limiter.outage()
 
-    assert limiter.limit == 49.0
+    assert limiter.limit == 50 - TOO_MANY
 
 
 def test_an_outage_lowers_no_limit_that_has_grown_since() -> None:

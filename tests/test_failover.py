@@ -35,6 +35,21 @@ def test_every_extra_call_costs_something(last: FailureClass | None, waited: boo
     assert cost_of(last, waited=waited) in Cost
 
 
+@given(st.sampled_from(F), st.booleans())
+def test_a_call_elsewhere_is_free_when_the_one_that_failed_lets_nobody_in_and_only_there(
+    last: FailureClass, waited: bool
+) -> None:
+    assert cost_of(None, waited=waited, diverted=True) == 0.0
+    assert cost_of(last, waited=waited, diverted=True) == cost_of(last, waited=waited)
+
+
+@given(st.sampled_from([None, *F]), st.booleans(), st.booleans())
+def test_after_one_too_many_every_call_is_free(
+    last: FailureClass | None, waited: bool, diverted: bool
+) -> None:
+    assert cost_of(last, waited=waited, diverted=diverted, one_too_many=True) == 0.0
+
+
 @pytest.mark.parametrize(
     ("dark_for", "spacing"),
     [(0.0, 0.5), (10.0, 0.5), (20.0, 1.0), (60.0, 3.0), (3600.0, 180.0)],

@@ -1,5 +1,6 @@
 """The gate before every provider: who may go ahead, and what the end of a call teaches."""
 
+import asyncio
 from collections.abc import Iterable
 from itertools import pairwise
 from random import Random
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.driving import break_down
+from zejzl.engine.waiting import InLine
 from zejzl.errors import (
     AuthFailed,
     BadRequest,
@@ -20,7 +22,7 @@ from zejzl.errors import (
 )
 from zejzl.events import AdmissionChanged, BreakerChanged, Event
 from zejzl.magic import CircuitBreaker, FairyMagic
-from zejzl.magic.gate import EVERYTHING, HEDGE_AFTER, STRAY
+from zejzl.magic.gate import HEDGE_AFTER, STRAY
 from zejzl.magic.lanes import Asked, Full, Lane, Permit, Raised
 from zejzl.policies.admission import LEAST_STANDBY, START, Criticality
 from zejzl.policies.breaker import Pin, Refused, State
@@ -264,6 +266,27 @@ def test_a_refusal_beside_answers_was_one_too_many_and_no_failure() -> None:
     assert too_many == [True, False]
     assert fleet.lane("a").limiter.limit < 3.0 and fleet.lane("b").limiter.limit == START
     assert [fleet.breaker(name).failure_count for name in "ab"] == [0, 1]
+
+
+async def test_the_place_of_a_refused_call_is_handed_to_nobody_while_others_hold_theirs() -> None:
+    fleet = Fleet("a")
+    fleet.lane("a").limiter.limit = 3.0
+    first, second = fleet.begin_many("a", 2)
+    line = [InLine(fleet.gate, NORMAL) for _ in range(2)]
+    waiting = [
+        asyncio.create_task(each.wait([fleet.lane("a")], fleet.clock, None)) for each in line
+    ]
+    await fleet.clock.advance(0.0)
+
+    fleet.fail(second, ProviderOverloaded("full"))
+    await fleet.clock.advance(0.0)
+    handed = [task.done() for task in waiting]
+    fleet.gate.succeeded(first, 0.1, first=True)
+    await fleet.clock.advance(0.0)
+
+    assert (handed, waiting[0].done()) == ([False, False], True)
+    for task in waiting:
+        task.cancel()
 
 
 def test_one_too_many_that_asks_for_a_pause_gets_it() -> None:
@@ -880,19 +903,32 @@ def test_a_provider_that_has_left_leaves_nothing_and_wakes_who_waits_for_it() ->
 # Only critical work -------------------------------------------------------------------------------
 
 
-def test_raised_only_critical_work_passes_and_probes_do() -> None:
-    fleet = Fleet("a", "b")
-    fleet.break_down("b")
+def test_raised_only_critical_work_passes() -> None:
+    fleet = Fleet("a")
 
     fleet.gate.raise_by_hand("a test")
     found = {each: fleet.ask("a", each) for each in Criticality}
-    fleet.breaker("b").rule.allow_probe()
-    probe = fleet.ask("b", SHEDDABLE)
 
     passed = {each for each, permit in found.items() if isinstance(permit, Permit)}
     assert passed == {CRITICAL, Criticality.CRITICAL_PLUS}
     assert found[NORMAL] == Raised(1.0, "only critical work passes: a test")
-    assert isinstance(probe, Permit)
+
+
+@pytest.mark.parametrize("by_itself", [True, False], ids=["by itself", "by hand"])
+def test_what_rose_by_itself_lets_anybody_probe_and_what_was_raised_by_hand_nobody(
+    by_itself: bool,
+) -> None:
+    fleet = Fleet("a", "b")
+    fleet.break_down("b")
+    fleet.begin_many("a", 160)
+    assert fleet.gate.pay(90.0)
+    fleet.gate._raise("a test", by_itself=by_itself)
+    fleet.breaker("b").rule.allow_probe()
+
+    found = fleet.ask("b", SHEDDABLE)
+    critical = fleet.ask("b", CRITICAL)
+
+    assert [isinstance(each, Permit) for each in (found, critical)] == [by_itself, not by_itself]
 
 
 def test_raised_and_lowered_are_events_and_lowering_twice_is_one() -> None:
@@ -1116,7 +1152,7 @@ async def test_it_undoes_itself_when_its_time_is_over_and_serves_who_waits() -> 
 
     assert isinstance(before, Full) and isinstance(after, Permit)
     assert waiting.got == [fleet.lane("a")]
-    assert [lane.limiter.scale for lane in fleet.gate.lanes.values()] == [EVERYTHING] * 2
+    assert [lane.limiter.scale for lane in fleet.gate.lanes.values()] == [1.0] * 2
     for _ in range(2):
         fleet.fail(fleet.begin("b"), ServerError("x"))
     assert fleet.breaker("b").state == "closed"

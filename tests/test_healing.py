@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ai_framework import AsyncMessageBus
 from tests.driving import finished, make_bus, register
 from zejzl.errors import (
     AuthFailed,
@@ -25,6 +26,7 @@ from zejzl.errors import (
     ServerError,
 )
 from zejzl.magic import FairyMagic
+from zejzl.messages import Reply, Request
 from zejzl.testing import FakeClock
 
 
@@ -501,3 +503,82 @@ async def test_what_is_healed_is_logged_without_its_words(
     assert "ai_provider:a: server_error; failover: ok" in caplog.text
     assert "circuit breaker of ai_provider:a: open, was closed" in caplog.text
     assert "a secret in it" not in caplog.text
+
+
+# Crowds -------------------------------------------------------------------------------------------
+
+
+class Small:
+    """Takes so many calls at once and refuses the others."""
+
+    name, default_model = "a", "small-1"
+
+    def __init__(self, clock: FakeClock, room: int) -> None:
+        self.calls = self._inside = 0
+        self._clock, self._room = clock, room
+
+    async def generate(self, request: Request) -> Reply:
+        self.calls += 1
+        await self._clock.sleep(0.01)
+        if self._inside >= self._room:
+            raise ProviderOverloaded("full")
+        self._inside += 1
+        try:
+            await self._clock.sleep(0.3)
+            return Reply(text="from a", provider="a")
+        finally:
+            self._inside -= 1
+
+    async def cleanup(self) -> None:
+        pass
+
+
+async def crowd(bus: AsyncMessageBus, clock: FakeClock, size: int, **options: Any) -> list[Reply]:
+    return await finished(clock, _gathered(bus, size, options), step=0.01)
+
+
+async def _gathered(bus: AsyncMessageBus, size: int, options: dict[str, Any]) -> list[Reply]:
+    return await asyncio.gather(*(bus.send("hello", **options) for _ in range(size)))
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["cold", "known"])
+async def test_a_crowd_gets_over_an_outage_and_whoever_comes_next_too(known: bool) -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        a, _ = await register(bus, clock, a=[0.02, "from a"], b=[0.5, "from b"] * 1_000)
+        if known:
+            await crowd(bus, clock, 20)
+        a.play(*[0.02, ProviderOverloaded("down")] * 1_000)
+
+        first = await crowd(bus, clock, 150)
+        second = await crowd(bus, clock, 150)
+
+        assert {reply.text for reply in [*first, *second]} == {"from b"}
+        assert not bus.magic.is_shielded
+        assert bus.magic.energy_level > 50.0
+
+
+@pytest.mark.parametrize("size", [20, 80, 300])
+async def test_a_crowd_is_served_in_turn_by_one_that_takes_few_at_once(size: int) -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        await bus.register_provider("a", small := Small(clock, 5))
+
+        replies = await crowd(bus, clock, size)
+
+        assert len(replies) == size
+        assert bus.magic.circuit_breakers["ai_provider:a"].state == "closed"
+        assert bus.magic.energy_level > 50.0
+        assert small.calls <= 2.1 * size
+
+
+async def test_a_crowd_whose_only_provider_is_down_learns_it_soon() -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        (a,) = await register(bus, clock, a=[0.02, ProviderOverloaded("down")] * 1_000)
+        crowd = [asyncio.create_task(bus.send("hello")) for _ in range(150)]
+
+        await clock.advance(5.0)
+
+        assert all(isinstance(each.exception(), ProviderOverloaded | CircuitOpen) for each in crowd)
+        assert len(a.requests) <= 1.1 * len(crowd)

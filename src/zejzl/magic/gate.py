@@ -31,7 +31,6 @@ STRAY = -2  # the token of a call that a breaker open for lateness let pass; it 
 LOW = 15.0  # of the retry budget: below it admission control closes by itself
 WELL = 30.0  # and at which it opens again
 UNKNOWN_WAIT = 1.0
-EVERYTHING = 1.0
 TICK = 1e-6  # seconds by which a timer may come early
 
 
@@ -80,7 +79,7 @@ class Gate:
         """Return a provider's lane; made when it is first asked for."""
         if (lane := self.lanes.get(name)) is None:
             lane = self.lanes[name] = Lane(name)
-            lane.limiter.scale = EVERYTHING if self._guarded_until is None else 0.5
+            lane.limiter.scale = 1.0 if self._guarded_until is None else 0.5
         return lane
 
     def forget_provider(self, name: str) -> None:
@@ -116,8 +115,7 @@ class Gate:
             placed: Whether a place in this lane has been handed to this request already.
             nobody_else: Whether one that is only slow is better than no answer.
         """
-        now = self._now()
-        rule, limiter = breaker.rule, lane.limiter
+        now, rule, limiter = self._now(), breaker.rule, lane.limiter
         self._sweep(breaker, now)
         if self._guarded_until is not None and now >= self._guarded_until:
             self._relax()
@@ -128,17 +126,19 @@ class Gate:
                 if not (nobody_else and rule.only_slow and rule.paused_until <= now):
                     return found
                 token = STRAY
-            elif rule.probing(found):
+            elif not rule.probing(found):
+                token = found
+            elif self.by_itself or not self._shut_to(asked, now):
                 return Permit(breaker, lane, found, False, asked.streamed)
             else:
-                token = found
-        if self.raised and asked.criticality < Criticality.CRITICAL and not self._reopened(now):
+                breaker.void(found)
+        if self.raised and self._shut_to(asked, now):
             return Raised(self._raised_for(now), f"only critical work passes: {self.raised}")
         if not placed:
             if not first and not lane.answers and not limiter.in_flight:
                 limiter.begin_at(self._standby_limit(lane))
             # A class that never waits is shed by its conversation's share of the room.
-            share = EVERYTHING if asked.criticality else asked.share
+            share = 1.0 if asked.criticality else asked.share
             if not limiter.admits(asked.criticality, share):
                 crowd = limiter.in_flight
                 return Full(0.0, f"{crowd} calls are under way (limit {limiter.limit:.1f})")
@@ -276,8 +276,8 @@ class Gate:
 
     def patience(self) -> float:
         """Return the seconds a request waits by default: one, or the slowest usual answer."""
-        usual = [child.latency(0.95) or 0.0 for child in self._children.values()]
-        return max([LEAST_PATIENCE, *usual])
+        usual = (child.latency(0.95) or 0.0 for child in self._children.values())
+        return max(LEAST_PATIENCE, max(usual, default=0.0))
 
     # After a call ----------------------------------------------------------------------------
 
@@ -320,7 +320,7 @@ class Gate:
                 seconds = breaker.config.recovery_timeout
                 breaker.pause(token, seconds, f"its key was refused: {shorten(str(failure))}")
         self.look_for_light(self._now())
-        self._end(permit)
+        self._end(permit, full=diagnosis.failure_class in THROTTLED)
         return too_many
 
     def give_back(self, permit: Permit, cost: float) -> None:
@@ -335,12 +335,14 @@ class Gate:
         permit.breaker.void(permit.token)
         self._end(permit)
 
-    def _end(self, permit: Permit) -> None:
+    def _end(self, permit: Permit, *, full: bool = False) -> None:
+        """Take the place back; where there was none in truth, it is handed to nobody."""
         permit.tempo.flying.pop(permit, None)
         if permit.placed:
             permit.placed = False
             permit.lane.limiter.leave()
-            self._serve(permit.lane)
+            if not full or not permit.lane.limiter.in_flight:
+                self._serve(permit.lane)
 
     def _serve(self, lane: Lane) -> None:
         for waiter in lane.limiter.served() if lane.limiter.waiting else ():
@@ -424,14 +426,14 @@ class Gate:
         if trouble and not self._room(Criticality.NORMAL):
             self._raise(f"retry budget is below {LOW:g} and no provider has room", by_itself=True)
 
-    def _reopened(self, now: float) -> bool:
-        """Lower what rose by itself, once its reason is gone; return whether it is."""
-        if not self.by_itself:
+    def _shut_to(self, asked: Asked, now: float) -> bool:
+        """Return whether only others pass; lowers what rose by itself, once its reason is gone."""
+        if asked.criticality >= Criticality.CRITICAL:
             return False
-        if self._budget.balance(now) < WELL and not self._room(Criticality.SHEDDABLE):
-            return False
-        self.lower("retry budget or room is back", by_itself=True)
-        return True
+        reason_gone = self._budget.balance(now) >= WELL or self._room(Criticality.SHEDDABLE)
+        if self.by_itself and reason_gone:
+            self.lower("retry budget or room is back", by_itself=True)
+        return bool(self.raised)
 
     def _room(self, criticality: Criticality) -> bool:
         """Return whether one that is well has room for a call of this class, or may yet."""
@@ -467,7 +469,7 @@ class Gate:
         for child in self._children.values():
             child.relax()
         for lane in self.lanes.values():
-            lane.limiter.scale = EVERYTHING
+            lane.limiter.scale = 1.0
             self._serve(lane)
 
     # Looking around --------------------------------------------------------------------------

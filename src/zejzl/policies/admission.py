@@ -36,6 +36,7 @@ CALM = 60.0  # seconds without a late call after which what was learned in the s
 LINE = 2_000  # calls that may wait for one provider
 LEAST_LOYALTY = 0.5
 SLOWLY = 0.01  # growth an answer that was not late and not swift either
+TOO_MANY = 1.3  # below a refused crowd: one, and what some twenty answers must make good first
 WARY = 0.003  # growth an answer while refusals for overload are remembered: one in about 30 calls
 _MASK = (1 << RECENT) - 1
 
@@ -207,15 +208,13 @@ class Limiter(Generic[W]):
         if not self._served:
             if crowd <= 1 or self.in_flight <= 1:
                 return False
-        elif now - self._served_at > usual or crowd <= 1:
-            return False
-        elif crowd <= self._held and now - self._lowered_at >= CALM:
+        elif now - self._served_at > usual or crowd <= self._held:
             return False
         if self._before is None:
             self._before = self.limit
         self.proving = False
         self._refused_at = self._lowered_at = self._troubled_at = now
-        self.limit = max(LEAST, min(self.limit, crowd - 1.0))
+        self.limit = max(LEAST, min(self.limit, crowd - TOO_MANY))
         return True
 
     @property
