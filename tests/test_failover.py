@@ -32,7 +32,7 @@ def test_what_an_extra_call_costs(last: FailureClass | None, waited: bool, cost:
 
 @given(st.sampled_from([None, *F]), st.booleans())
 def test_every_extra_call_costs_something(last: FailureClass | None, waited: bool) -> None:
-    assert cost_of(last, waited=waited) in Cost
+    assert cost_of(last, waited=waited) in list(Cost)
 
 
 @given(st.sampled_from(F), st.booleans())

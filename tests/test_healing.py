@@ -548,7 +548,8 @@ async def test_a_crowd_gets_over_an_outage_and_whoever_comes_next_too(known: boo
         a, _ = await register(bus, clock, a=[0.02, "from a"], b=[0.5, "from b"] * 1_000)
         if known:
             await crowd(bus, clock, 20)
-        a.play(*[0.02, ProviderOverloaded("down")] * 1_000)
+        down: list[Any] = [0.02, ProviderOverloaded("down")]
+        a.play(*down * 1_000)
 
         first = await crowd(bus, clock, 150)
         second = await crowd(bus, clock, 150)

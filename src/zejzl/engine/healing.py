@@ -31,6 +31,7 @@ from zejzl.policies.diagnosis import HOPELESS, ONCE_MORE, Diagnosis, Remedy
 from zejzl.policies.failover import cost_of
 
 LEAST_NAP = 0.001
+LEAST_WAIT = 0.1  # that is asked of a caller who found no place
 DOUBT = 2.0  # an expected wait may turn out longer: others overtake, limits shrink
 INCOME_NAP = 0.25  # between looks at a retry budget that is short
 
@@ -40,9 +41,6 @@ class Healer:
 
     Args:
         size: Returns how long the prompt is at present, in characters.
-
-    Attributes:
-        notes: Why no (further) call was made, in words for the error.
     """
 
     def __init__(
@@ -75,13 +73,13 @@ class Healer:
         self._probing = False  # whether this may change at any moment
         self._full: list[Lane] = []  # those that are well and have no place
         self._raised: Raised | None = None
-        self._overloaded = ""  # why waiting for a place is in vain
-        self.notes: list[str] = []
+        self._overloaded: Overloaded | None = None  # why waiting for a place is in vain
+        self._notes: dict[str, str] = {}
         self.retry_after = float("inf")
 
     async def next(self) -> Pick | None:
         """Return the next call, once it may be made; None: there is none, see `notes`."""
-        self.notes = []
+        self._notes = {}
         if self._diagnosis is None:
             return await self._first()
         failed, target = self._diagnosis, self._failed
@@ -154,10 +152,8 @@ class Healer:
         first = self._chain[0]
         if self._raised is not None:
             return Shielded(first.name, *self._raised)
-        if self._overloaded:
-            usual = first.breaker.latency(0.5) or LEAST_NAP
-            wait = first.lane.limiter.expected_wait(self._means.asked.criticality, usual)
-            return Overloaded(first.name, max(LEAST_NAP, wait), self._overloaded)
+        if self._overloaded is not None:
+            return self._overloaded
         reason = "; ".join(self.notes) or "nobody could be called"
         refused = CircuitOpen(first.name, self.retry_after, reason)
         if first.breaker.last_error:
@@ -210,7 +206,7 @@ class Healer:
             async with self._clock.timeout(self._left):
                 await reconnect()
         except Exception as problem:  # noqa: BLE001 - a user's own provider may raise anything
-            self._note(f"{target.name} has no fresh connections: {shorten(words(problem))}")
+            self.note(f"{target.name} has no fresh connections: {shorten(words(problem))}")
             return False
         return True
 
@@ -222,7 +218,7 @@ class Healer:
             return None
         cost = float(Cost.SAME)
         if not self._gate.pay(cost):
-            self._note(self._gate.short_of(cost))
+            self.note(self._gate.short_of(cost))
             return None
         self._tried.add(remedy)
         try:
@@ -296,7 +292,8 @@ class Healer:
                 found = min(found, limit)
             if found > limit or limit <= 0.0:
                 if math.isfinite(found):
-                    self._note(f"the wait may last {max(0.0, limit):.1f} s (patience, deadline)")
+                    allowed = max(0.0, limit)
+                    self.note(f"patience and deadline: no longer wait than {allowed:.1f} s")
                 return None
             await self._recovered.wait(self._clock, max(LEAST_NAP, found))
             self._patience -= self._clock.now() - now
@@ -310,29 +307,33 @@ class Healer:
     def _shed(self, left: float) -> bool:
         """Say whether waiting for a place is in vain, or not for this class; tells why."""
         asked = self._means.asked
-        if left <= 0.0:
-            self._overloaded = "no place came free before the deadline"
-            return True
-        if asked.criticality is Criticality.SHEDDABLE:
-            self._overloaded = "no place is free, and sheddable work does not wait"
-            return True
-        shortest = min(self._full, key=lambda lane: lane.limiter.waiting)
-        if shortest.limiter.waiting >= LINE * asked.share:
-            self._overloaded = f"{shortest.limiter.waiting} calls are waiting for a place already"
-            return True
-        expected = min(
-            target.lane.limiter.expected_wait(asked.criticality, usual) + usual
-            for target in self._chain
-            if target.lane in self._full
-            for usual in (target.breaker.latency(0.5) or 0.0,)
+        wait, usual, target = min(
+            (
+                (target.lane.limiter.expected_wait(asked.criticality, usual), usual, target)
+                for target in self._chain
+                if target.lane in self._full
+                for usual in (target.breaker.latency(0.5) or 0.0,)
+            ),
+            key=lambda each: each[:2],
         )
-        if expected * DOUBT > left * asked.share:
-            self._overloaded = (
-                f"waiting for a place and the answer would take {expected:.1f} s, "
-                f"and {left:.1f} s are left"
+        longest = (wait + usual) * DOUBT
+        ahead = target.lane.limiter.ahead(asked.criticality)
+        if left <= 0.0:
+            reason = "no place came free before the deadline"
+        elif asked.criticality is Criticality.SHEDDABLE:
+            reason = "no place is free, and sheddable work does not wait"
+        elif ahead >= LINE * asked.share:
+            reason = f"{ahead} calls wait for a place already"
+        elif longest > left * asked.share:
+            reason = (
+                f"waiting for a place and the answer may take {longest:.1f} s, "
+                f"and {left * asked.share:.1f} s are left for that"
             )
-            return True
-        return False
+            wait = (longest - left * asked.share) / DOUBT
+        else:
+            return False
+        self._overloaded = Overloaded(target.name, max(LEAST_WAIT, wait), reason)
+        return True
 
     def _in_vain(self, place: Lane) -> bool:
         """Say whether a place came too late for an answer; tells why."""
@@ -342,7 +343,8 @@ class Healer:
         )
         if left >= usual:
             return False
-        self._overloaded = f"a place was free when {left:.1f} s were left for the answer"
+        reason = f"a place was free when {left:.1f} s were left for the answer"
+        self._overloaded = Overloaded(place.name, max(LEAST_WAIT, usual), reason)
         return True
 
     def _enter(
@@ -372,13 +374,13 @@ class Healer:
             if not self._eligible(target, any_size):
                 continue
             if target.not_before > now and not at_once:
-                self._note(f"{target.name}: next call in {target.not_before - now:.1f} s")
+                self.note(f"{target.name}: next call in {target.not_before - now:.1f} s")
                 soonest = min(soonest, target.not_before - now)
                 continue
             cost = self._cost(target) if price is None else price
             wait = self._gate.affordable_in(cost) if cost else 0.0
             if wait > 0.0:
-                self._note(self._gate.short_of(cost))
+                self.note(self._gate.short_of(cost))
                 self._probing = True  # the income of others' successes is not foreseen
                 soonest = min(soonest, wait, INCOME_NAP)
                 continue
@@ -407,15 +409,15 @@ class Healer:
     def _turned_away(self, target: Target, refused: Refused) -> float:
         """Take in why a provider let nobody in; return the seconds until it may."""
         if isinstance(refused, Full):
-            self._note(f"{target.name} is full: {refused.reason}")
+            self.note(f"{target.name} is full: {refused.reason}")
             self._full.append(target.lane)
             return float("inf")
         if isinstance(refused, Raised):
             self._raised = refused
-            self._note(f"{target.name}: {refused.reason}")
+            self.note(f"{target.name}: {refused.reason}")
             return float("inf")
         target.turned_away = True
-        self._note(f"{target.name}: {refused.reason}, for {refused.retry_after:.1f} s")
+        self.note(f"{target.name}: {refused.reason}, for {refused.retry_after:.1f} s")
         self.retry_after = min(self.retry_after, refused.retry_after)
         self._probing |= target.breaker.state is State.HALF_OPEN
         return refused.retry_after
@@ -425,14 +427,14 @@ class Healer:
         if target.hopeless:
             return False
         if target.calls >= self._means.max_attempts:
-            self._note(f"{target.name} was called {target.calls} times (max_attempts)")
+            self.note(f"{target.name} was called {target.calls} times (max_attempts)")
             return False
         if not any_size and target.context.refused < math.inf and not target.calls:
             size = self._size()
             if target.context.too_long(size) and any(
                 not (other.hopeless or other.context.too_long(size)) for other in self._chain
             ):
-                self._note(f"{target.name}: its model has refused shorter prompts")
+                self.note(f"{target.name}: its model has refused shorter prompts")
                 return False
         return True
 
@@ -450,7 +452,7 @@ class Healer:
     def _too_late(self) -> bool:
         if self._clock.now() < self._means.ends:
             return False
-        self._note("the deadline has passed")
+        self.note("the deadline has passed")
         return True
 
     @property
@@ -459,9 +461,14 @@ class Healer:
         left = self._means.ends - self._clock.now()
         return left if left < math.inf else None
 
-    def _note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
+    @property
+    def notes(self) -> list[str]:
+        """Why no (further) call was made, in words for the error."""
+        return list(self._notes.values())
+
+    def note(self, text: str) -> None:
+        """Keep a reason; the newest of each kind and provider."""
+        self._notes[text.partition(":")[0].partition(" is full")[0]] = text
 
 
 def _only_pick(found: Pick | float) -> Pick | None:

@@ -122,6 +122,7 @@ class Journey:
         self._who = message.conversation_id or message.sender
         self._kept: tuple[Pick, Reply] | None = None
         self._grown: int | None = None
+        self._begun: list[Pick] = []
         self._attempts: list[Attempt] = []
         self._recoveries: list[RecoveryRecorded] = []
         self._first_cause: ProviderError | None = None
@@ -169,14 +170,17 @@ class Journey:
         if pick is None:
             raise self._give_up()
         pick.against = self._newest
+        began = self.clock.now()
         try:
             if pick.remedy == Remedy.SHRINK_CONTEXT:
                 self.request = without_older_half(self.request)
             await self._begin(pick)
         except TimeoutError:
-            raise StoreLocked(
-                "the journal could not be written before the deadline; this call was not sent"
-            ) from self._first_cause
+            late = "the journal could not be written before the deadline; this call was not sent"
+            if self._first_cause is None or self.clock.now() - began >= LEAST_FAIR_TRY:
+                raise StoreLocked(late) from self._first_cause
+            self._healer.note(late)
+            raise self._give_up() from None
         except Exception as problem:
             if pick.number == 1:
                 self._accepted = False  # a write that was given up, in contrast, may still happen
@@ -213,6 +217,7 @@ class Journey:
             larger = self._magic.acorns.before(target.lane, target.model, self._who, asked)
             pick.max_tokens = larger if larger != asked else None
         pick.started = self.clock.now()
+        self._begun.append(pick)
         self._gate.begun(permit, pick.started)
 
     async def _journalled(self, pick: Pick) -> None:
@@ -264,15 +269,16 @@ class Journey:
 
         It is kept: whatever becomes of the longer one, there is an answer.
         """
-        limit = pick.max_tokens or self.request.max_tokens or reply.usage.completion_tokens
+        limit = self.request.max_tokens or reply.usage.completion_tokens
         sheddable = self._asked.criticality is Criticality.SHEDDABLE
-        if not reply.truncated or self._kept is not None or not limit or sheddable:
+        grown = self._kept is not None or pick.max_tokens is not None  # once is enough
+        if not reply.truncated or grown or not limit or sheddable:
             return False
         target = pick.target
         self._grown = self._magic.acorns.after(target.lane, target.model, limit)
         if self._grown is None:
             return False
-        self._landed(pick, reply, FailureClass.TRUNCATED)
+        self._landed(pick, reply, FailureClass.TRUNCATED.value)
         self._kept = pick, reply
         error = Incomplete(
             f"the answer stopped at its limit of {limit} tokens",
@@ -291,15 +297,19 @@ class Journey:
     async def settle_kept(self) -> Reply:
         """Settle the kept answer: there is no better one."""
         assert self._kept is not None
-        newest = self._newest
-        if newest is not None and newest[2] is FailureClass.TRUNCATED:
-            self._magic.acorns.give_back()  # the longer one was never asked for
+        self._never_grown()
         return await self._settle(*self._kept)
+
+    def _never_grown(self) -> None:
+        """Give the credit back if the longer answer that it was spent on was never asked for."""
+        if self._newest is not None and self._newest[2] is FailureClass.TRUNCATED:
+            self._magic.acorns.give_back()
 
     async def succeeded(self, pick: Pick, reply: Reply) -> Reply:
         """Settle a good answer and return it as the caller gets it."""
-        self._landed(pick, reply, "ok")
         kept = self._kept
+        still_cut = kept is not None and reply.truncated
+        self._landed(pick, reply, FailureClass.TRUNCATED.value if still_cut else "ok")
         if kept is not None and reply.truncated and len(kept[1].text) > len(reply.text):
             return await self._settle(*kept)
         return await self._settle(pick, reply)
@@ -314,7 +324,7 @@ class Journey:
         if target.context.refused < NEVER:
             target.context.take(self._size())
         self._attempts.append(Attempt(target.name, target.model, outcome, seconds, pick.remedy))
-        self._log_recovery(pick, "ok", seconds)
+        self._log_recovery(pick, outcome, seconds)
 
     async def _settle(self, pick: Pick, reply: Reply) -> Reply:
         """Write the answer to the journal and return it as the caller gets it."""
@@ -325,7 +335,7 @@ class Journey:
             provider=target.name,
             model=reply.model or target.model,
             attempts=tuple(self._attempts),
-            healed=pick.number > 1,
+            healed=pick.number > 1 and not (reply.truncated and self._kept is not None),
             latency_s=latency,
             id=self._message.id,
         )
@@ -420,6 +430,11 @@ class Journey:
 
     async def ended_badly(self, why: BaseException) -> None:
         """Settle the journal for a request without an answer, not waiting if it was cancelled."""
+        for pick in self._begun:
+            if pick.permit.is_open:  # taking in how it ended has failed
+                self._gate.void(pick.permit)
+        if self.has_answer:
+            self._never_grown()
         if isinstance(why, ZejzlError):
             why.attempts = tuple(self._attempts)
         if not self._accepted or self._answered:
@@ -438,7 +453,7 @@ class Journey:
         cause = self._first_cause
         if cause is None:
             return self._healer.refusal
-        others = {each.provider: each.error for each in self._attempts}
+        others = {each.provider: each.error for each in self._attempts if each.error}
         others.pop(cause.provider, None)
         for error in others.values():
             cause.add_note(f"failed too: {error}")

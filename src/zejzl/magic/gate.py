@@ -9,7 +9,7 @@ provider, when the call ends, and by whoever waits for it. Every decision is mad
 awaits.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from random import Random
 
 from zejzl.clock import Clock
@@ -89,9 +89,7 @@ class Gate:
             wanted: at for wanted, at in self._wanted.items() if wanted in self._breakers.all
         }
         lane = self.lanes.pop(name, None)
-        if lane is not None:
-            for waiter in lane.limiter.outwaited():
-                waiter.look_again()
+        self.look_again([lane] if lane is not None else [])
         self.look_for_light(self._now())
 
     def acquire(
@@ -231,8 +229,7 @@ class Gate:
     def hedge_times(self, permit: Permit) -> tuple[float, float] | None:
         """Return when a second call is worth its price, by the clock; None: that is not known.
 
-        First the moment of lateness: then only if the provider is known to be in trouble. At
-        the second in any case.
+        The first is the moment of lateness, and only for a provider that is in trouble.
         """
         if permit.late_at == FOREVER or self._guarded_until is not None:
             return None
@@ -474,9 +471,9 @@ class Gate:
 
     # Looking around --------------------------------------------------------------------------
 
-    def look_again(self) -> None:
-        """Tell everybody in line that something has changed."""
-        for lane in self.lanes.values():
+    def look_again(self, lanes: Iterable[Lane] | None = None) -> None:
+        """Tell everybody in line that something has changed; None: in all lines."""
+        for lane in self.lanes.values() if lanes is None else lanes:
             for waiter in lane.limiter.outwaited():
                 waiter.look_again()
 

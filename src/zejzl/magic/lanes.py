@@ -128,6 +128,11 @@ class Permit:
         self.late = False
 
     @property
+    def is_open(self) -> bool:
+        """Whether the call's end has not been told yet."""
+        return self.placed or self.breaker.rule.probing(self.token)
+
+    @property
     def streamed(self) -> bool:
         """Whether the answer comes in pieces."""
         return self.tempo is self.breaker.tempo(True)

@@ -245,9 +245,12 @@ class Limiter(Generic[W]):
             criticality: Their class.
             usual: Seconds of the usual answer; 0.0 while it is unknown.
         """
-        ahead = sum(self._counts[criticality:])
         places = max(1.0, SHARES[criticality] * self.limit * self.scale)
-        return (ahead + 1) * usual / places
+        return (self.ahead(criticality) + 1) * usual / places
+
+    def ahead(self, criticality: int) -> int:
+        """Return how many in line would be served before somebody of this class who joins now."""
+        return sum(self._counts[criticality:])
 
     def join(self, who: W, criticality: Criticality, order: int) -> None:
         """Wait in line; `order` is when they came, smaller is earlier."""
