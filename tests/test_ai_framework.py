@@ -526,6 +526,21 @@ async def test_a_journal_that_fails_between_two_calls_keeps_the_first_cause_and_
         assert bus.magic.energy_level == 100.0
 
 
+async def test_a_journal_that_had_no_time_is_not_blamed_for_what_a_provider_did() -> None:
+    class Stuck(InMemoryStore):
+        def attempt(self, *args: object):  # type: ignore[no-untyped-def]
+            return asyncio.get_running_loop().create_future()
+
+    clock = FakeClock()
+    async with AsyncMessageBus(Settings(), store=Stuck(), clock=clock) as bus:
+        await register(bus, clock, a=[1.5, ProviderOverloaded("full")], b="ok")
+
+        with pytest.raises(ProviderOverloaded) as caught:
+            await finished(clock, bus.send("hello", deadline=2.0), within=2.1)
+
+        assert any("journal could not be written" in note for note in caught.value.__notes__)
+
+
 async def test_an_answer_that_cannot_be_written_down_is_not_lost() -> None:
     class FullLater(InMemoryStore):
         def settle(self, message, attempts, events=()):  # type: ignore[no-untyped-def]

@@ -120,6 +120,57 @@ async def test_an_answer_that_was_cut_is_asked_for_again_with_a_larger_limit() -
         assert row.energy_used == 10.0
 
 
+async def test_an_answer_that_is_cut_again_was_not_healed() -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        author = await make_author(bus)
+
+        reply = await finished(clock, bus.send("hello", max_tokens=50))
+
+        assert (reply.truncated, reply.healed, len(reply.text.split())) == (True, False, 62)
+        assert author.asked == [50, 62]
+        assert outcomes(reply.attempts) == [
+            ("a", "truncated", "first"),
+            ("a", "truncated", "grow_answer"),
+        ]
+        assert {type(each.outcome) for each in reply.attempts} == {str}
+        (row,) = bus.magic.healing_history
+        assert (row.outcome, row.success) == ("truncated", False)
+
+
+async def test_an_answer_grows_once_before_the_call_or_after_it_and_not_both() -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        author = await make_author(bus)
+        await finished(clock, bus.send("hello", max_tokens=50))
+
+        reply = await finished(clock, bus.send("hello", max_tokens=50))
+
+        assert reply.truncated
+        assert author.asked[:2] == [50, 62]
+        assert [51 <= limit <= 75 for limit in author.asked[2:]] == [True]
+        assert bus.magic.acorn_reserve == 3
+
+
+async def test_a_caller_who_leaves_before_the_longer_answer_is_asked_for_costs_no_credit() -> None:
+    class Slow(InMemoryStore):
+        async def attempt(self, *args: object) -> None:
+            await asyncio.sleep(3600.0)
+
+    clock = FakeClock()
+    async with make_bus(clock, store=Slow(clock=clock)) as bus:
+        author = await make_author(bus)
+        task = asyncio.create_task(bus.send("hello", max_tokens=100))
+        await clock.advance(0.1)
+        spent = bus.magic.acorn_reserve
+
+        task.cancel()
+        await clock.advance(0.1)
+
+        assert (task.cancelled(), author.asked) == (True, [100])
+        assert (spent, bus.magic.acorn_reserve) == (4, 5)
+
+
 async def test_a_limit_that_nobody_asked_for_grows_from_what_was_used() -> None:
     clock = FakeClock()
     async with make_bus(clock) as bus:

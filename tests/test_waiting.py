@@ -367,6 +367,34 @@ async def test_the_line_is_bounded() -> None:
         last.cancel()
 
 
+async def test_a_full_line_of_others_turns_away_nobody_who_goes_first() -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        counter = await make_counter(bus, clock, 0.001)
+        lane = one_at_a_time(bus)
+        lane.limiter.in_flight = 1
+        for n in range(LINE):
+            lane.limiter.join(Stranger(), NORMAL, n)
+
+        (urgent,) = await begun(clock, bus.send("fire", criticality="critical"))
+        bus.magic.gate.release(lane)
+        await clock.advance(0.1)
+
+        assert (urgent.done(), counter.answered) == (True, ["fire"])
+
+
+async def test_who_does_not_wait_is_told_a_time_that_makes_sense() -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        await make_counter(bus, clock, 4.0)
+        one_at_a_time(bus).limiter.in_flight = 1
+
+        with pytest.raises(Overloaded) as caught:
+            await bus.send("whenever", criticality="sheddable")
+
+        assert (caught.value.name, caught.value.retry_after) == ("a", 4.0)
+
+
 async def test_a_conversation_is_kept_whole_or_shed_whole() -> None:
     clock = FakeClock()
     async with make_bus(clock) as bus:
