@@ -292,8 +292,7 @@ class Healer:
                 found = min(found, limit)
             if found > limit or limit <= 0.0:
                 if math.isfinite(found):
-                    allowed = max(0.0, limit)
-                    self.note(f"patience and deadline: no longer wait than {allowed:.1f} s")
+                    self.note(f"no longer wait than {max(0.0, limit):.1f} s (patience, deadline)")
                 return None
             await self._recovered.wait(self._clock, max(LEAST_NAP, found))
             self._patience -= self._clock.now() - now
