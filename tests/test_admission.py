@@ -670,13 +670,28 @@ def test_what_was_borne_long_ago_proves_nothing() -> None:
     assert limiter.overloaded(10.0, 9, 1.0)
 
 
-@pytest.mark.parametrize(("flying", "too_many"), [(1, False), (2, True)])
+@pytest.mark.parametrize(
+    ("flying", "crowd", "too_many"), [(1, 9, False), (2, 9, True), (2, 1, False), (2, 2, True)]
+)
 def test_of_one_that_has_never_answered_a_refusal_is_of_the_crowd_if_others_are_under_way(
-    flying: int, too_many: bool
+    flying: int, crowd: int, too_many: bool
 ) -> None:
     limiter = busy(100.0, flying)
 
-    assert limiter.overloaded(10.0, 9, 1.0) is too_many
+    assert limiter.overloaded(10.0, crowd, 1.0) is too_many
+
+
+@pytest.mark.parametrize(("flying", "limit"), [(3, 8.0), (4, 9.0)])
+def test_of_one_that_nobody_knows_only_a_limit_that_is_half_used_grows(
+    flying: int, limit: float
+) -> None:
+    limiter: Limiter[str] = Limiter()
+    limiter.begin_at(8.0)
+    limiter.in_flight = flying
+
+    limiter.on_time(1.0, 0.5)
+
+    assert limiter.limit == limit
 
 
 def test_a_lesson_holds_for_some_twenty_answers() -> None:

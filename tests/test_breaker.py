@@ -821,6 +821,22 @@ def test_a_streaming_probe_that_spoke_bars_no_other_and_keeps_its_place() -> Non
     assert breaker.state is CLOSED
 
 
+def test_to_the_wary_a_stream_that_has_begun_proves_nothing_and_others_keep_the_ladders_pace() -> (
+    None
+):
+    breaker = opened(BUS)
+    for waited in (0.5, 0.5, 1.5, 4.5, 9.0):
+        now = breaker.probed_at + waited
+        soon = breaker.try_acquire(now - 0.25, wary=True)
+        probe = breaker.try_acquire(now, wary=True)
+
+        assert isinstance(soon, Refused) and soon.retry_after == 0.25
+        assert isinstance(probe, int)
+        breaker.spoke(probe)
+
+    assert isinstance(breaker.try_acquire(now), int), "to others they prove enough"
+
+
 @pytest.mark.parametrize("rules", [BreakerRules(), BUS], ids=["on its own", "of the bus"])
 def test_the_longer_of_pause_and_delay_is_told(rules: BreakerRules) -> None:
     short, long = Breaker(rules), Breaker(rules)
