@@ -29,6 +29,7 @@ from uuid import uuid4
 from zejzl.clock import Clock, SystemClock
 from zejzl.engine.arguments import (
     checked_criticality,
+    checked_name,
     checked_request,
     checked_text,
     checked_times,
@@ -41,7 +42,7 @@ from zejzl.engine.journal import Conversations, Journal, unheard
 from zejzl.engine.journey import Engine, Journey, Limits
 from zejzl.engine.learned import Learned
 from zejzl.engine.lifecycle import Lifecycle
-from zejzl.engine.probes import provider_answers, store_answers
+from zejzl.engine.probes import store_answers
 from zejzl.engine.recovery import RecoveredRequest, Recovery
 from zejzl.engine.registry import Registry
 from zejzl.engine.stream import stream
@@ -51,7 +52,6 @@ from zejzl.engine.waiting import Recovered
 from zejzl.errors import StoreError
 from zejzl.events import BreakerChanged, Event, RecoveryRecorded, utc
 from zejzl.magic import FairyMagic
-from zejzl.magic.gate import PROVIDERS
 from zejzl.magic.lanes import Asked, asked_by
 from zejzl.messages import Delta, Message, Reply, Request, Turn
 from zejzl.policies.admission import Criticality
@@ -188,8 +188,10 @@ class AsyncMessageBus:
             log.warning("stopped with %d requests under way", self._lifecycle.requests)
         await self._channels.close()
         try:
-            await self._upkeep.stop()
-            await self._lifecycle.let_go(self._registry.clear())
+            try:
+                await self._upkeep.stop()
+            finally:
+                await self._registry.clear()
         finally:
             await self.store.close()
         self._lifecycle.started = False
@@ -223,19 +225,18 @@ class AsyncMessageBus:
         """Add a provider, or put another in its name's place; `offline` leaves when one comes.
 
         New calls go to the new one at once. The old one is cleaned up when its calls have ended,
-        at the latest after the setting `deadline`.
+        at the latest after the setting `deadline`; what fails at that is logged.
 
         Raises:
-            ValueError: If the name cannot be one.
-            TypeError: If it has neither `generate` nor `generate_response`.
+            ValueError: If the name cannot be one, or is the bus's own `offline`.
+            TypeError: If it lacks what a provider needs; says what.
         """
         from zejzl.providers.simple import full
 
         self._lifecycle.check()
-        await self._registry.add(name, whole := full(provider))
-        self.magic.remedies.watch(
-            f"{PROVIDERS}:{name.strip().lower()}", partial(provider_answers, whole)
-        )
+        if (key := checked_name(name)) == OFFLINE:
+            raise ValueError("'offline' is the bus's own, there while nobody else is: rename yours")
+        await self._registry.add(key, full(provider), probed=True)
         if OFFLINE in self._registry and len(self._registry) > 1:
             await self._registry.remove(OFFLINE)
 
@@ -249,9 +250,8 @@ class AsyncMessageBus:
         """
         self._lifecycle.check()
         seat = self._registry.take(name)
-        self.magic.remedies.watch(f"{PROVIDERS}:{name.strip().lower()}", None)
         await self._offer_offline()
-        await self._registry.let_go(seat)
+        await self._registry.let_go(name, seat)
 
     async def _offer_offline(self) -> None:
         if not self._registry:

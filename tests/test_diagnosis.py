@@ -3,6 +3,7 @@
 import asyncio
 from email.message import Message as Headers
 from types import MappingProxyType, SimpleNamespace
+from typing import Never
 from urllib.error import HTTPError
 
 import pytest
@@ -16,6 +17,7 @@ from zejzl.errors import (
     FailureClass,
     NoSuchProvider,
     ProviderError,
+    RateLimited,
     StoreLocked,
 )
 from zejzl.policies.diagnosis import (
@@ -284,6 +286,67 @@ def test_what_cannot_be_read_as_seconds_is_not_asked_for(asked: dict[str, object
 
 def test_being_asked_to_wait_no_time_is_being_asked() -> None:
     assert diagnose(SdkError(status_code=429, retry_after=0)).verdict is PAUSE
+
+
+class NoHeaders(dict[str, str]):
+    def get(self, *names: object) -> Never:
+        raise KeyError("they were never read")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"retry_after": 10**400},
+        {"headers": {"retry-after": 10**400}},
+        {"headers": NoHeaders()},
+        {"response": SimpleNamespace(headers=NoHeaders())},
+    ],
+    ids=["too large", "too large in a header", "headers that fail", "a response's that fail"],
+)
+@pytest.mark.parametrize("ours", [False, True], ids=["an SDK's", "one of ours"])
+def test_a_wait_that_cannot_be_read_leaves_the_rest_of_the_diagnosis(
+    asked: dict[str, object], ours: bool
+) -> None:
+    failure = ProviderError("x", failure_class=F.RATE_LIMITED) if ours else SdkError()
+    vars(failure).update({"status_code": 429, **asked})
+
+    assert diagnose(failure) == Diagnosis(F.RATE_LIMITED, FAIL)
+
+
+def test_a_response_that_counts_as_false_is_read_all_the_same() -> None:
+    class Refused(SimpleNamespace):
+        """As those of `requests`: true for a success only."""
+
+        def __bool__(self) -> bool:
+            return False
+
+    found = diagnose(SdkError(status_code=429, response=Refused(headers={"retry-after": "7"})))
+
+    assert (found.verdict, found.retry_after) == (PAUSE, 7.0)
+
+
+class Spelled(RateLimited):
+    default_class = "overloaded"  # type: ignore[assignment]
+
+    def __init__(self, **fields: object) -> None:
+        vars(self).update(fields)  # and no super().__init__()
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [
+        (Spelled(failure_class="stalled"), F.STALLED),
+        (Spelled(failure_class="garbage"), F.OVERLOADED),
+        (Spelled(failure_class=["stalled"]), F.OVERLOADED),
+        (Spelled(), F.OVERLOADED),
+        (Spelled(default_class=None), F.UNKNOWN),
+    ],
+    ids=["as text", "no class", "no text", "left out", "not even a default"],
+)
+def test_an_error_of_ours_with_an_odd_class_has_the_one_it_means(
+    failure: ProviderError, kind: FailureClass
+) -> None:
+    assert classify(failure) is kind
 
 
 @given(st.builds(SdkError, status_code=st.integers(), retry_after=st.floats() | st.text()))

@@ -1,7 +1,11 @@
 """The error tree is the one drawn, and its messages can be acted on."""
 
+import copy
 import inspect
+import pickle
 import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,18 +15,23 @@ from zejzl import errors
 from zejzl.errors import (
     MESSAGE_LIMIT,
     AttemptTimeout,
+    BusNotRunning,
     CircuitOpen,
     ConnectFailed,
     FailureClass,
     Incomplete,
     NoSuchProvider,
+    Overloaded,
     Permanent,
     ProviderError,
     RateLimited,
     Rejected,
+    ServerError,
     SettingsError,
+    Shielded,
     Transient,
     ZejzlError,
+    attributes,
     shorten,
 )
 
@@ -169,3 +178,71 @@ def test_what_was_cut_off_shows() -> None:
 
 def test_line_ends_become_blanks_and_escapes_go() -> None:
     assert shorten("one\r\n\ttwo \x1b[31mred") == "one two [31mred"
+
+
+REFUSALS: dict[str, Callable[[], ZejzlError]] = {
+    "circuit open": lambda: CircuitOpen("a", 3.5, "it keeps failing", "HTTP 500"),
+    "circuit open, by keywords": lambda: CircuitOpen(name="a", retry_after=3.5),
+    "overloaded": lambda: Overloaded(name="a", retry_after=1.0, reason="it is full"),
+    "shielded": lambda: Shielded("a", 1.0, reason="the budget is empty"),
+    "no such provider": lambda: NoSuchProvider("x", ("a", "b")),
+    "a setting": lambda: SettingsError("deadline", "must be positive"),
+    "a provider's": lambda: RateLimited("slow down", provider="a", status=429, retry_after=2.0),
+    "not running": lambda: BusNotRunning("await bus.start() first"),
+}
+
+
+def sent(error: ZejzlError) -> ZejzlError:
+    """Return an error as another process gets it."""
+    return pickle.loads(pickle.dumps(error))  # type: ignore[no-any-return]  # noqa: S301
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, sent])
+@pytest.mark.parametrize("make", REFUSALS.values(), ids=REFUSALS.keys())
+def test_an_error_survives_copying_and_the_way_to_another_process(
+    make: Callable[[], ZejzlError], way: Callable[[ZejzlError], ZejzlError]
+) -> None:
+    error = make()
+    error.attempts = ("tried",)
+    error.add_note("and that is why")
+
+    other = way(error)
+
+    assert (type(other), str(other), other.args) == (type(error), str(error), error.args)
+    assert attributes(other) == attributes(error)
+    assert other.__notes__ == ["and that is why"]
+
+
+def test_what_an_error_carries_is_found_in_slots_too() -> None:
+    assert attributes(CircuitOpen("a", 3.5, "it keeps failing")) == {
+        "name": "a",
+        "retry_after": 3.5,
+        "reason": "it keeps failing",
+        "last_error": "",
+    }
+    assert attributes(OSError(2, "gone")) == {}
+
+
+class Curt(Transient):
+    def __init__(self) -> None:
+        self.why = "it never called super().__init__()"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"code": 500}, "x (500)"),
+        ({"status": "abc", "model": 5, "request_id": 7}, "x (HTTP abc, model 5, request 7)"),
+        ({"retry_after": "5"}, "x (retry after 5 s)"),
+        ({"retry_after": 10**400}, f"x (retry after {10**400} s)"),
+        ({"retry_after": 10**5000}, "x (retry after it cannot be shown s)"),
+        ({"provider": 5}, "5: x"),
+    ],
+    ids=["code", "others", "a text", "too large", "absurd", "provider"],
+)
+def test_a_provider_error_with_odd_fields_can_be_shown(fields: Any, said: str) -> None:
+    assert str(ServerError("x", **fields)) == said
+
+
+def test_a_provider_error_without_a_message_is_its_name() -> None:
+    assert str(Curt()) == "Curt"

@@ -1,11 +1,17 @@
 """A user's own provider of the seed's shape is a full one to the bus."""
 
+import functools
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
 import pytest
 
+from tests.driving import make_bus
 from zejzl.errors import EmptyAnswer, Malformed
 from zejzl.messages import Reply, Request, Turn
 from zejzl.ports import AIProvider, Provider, SimpleProvider
-from zejzl.providers.simple import Simple
+from zejzl.providers.simple import Simple, full
+from zejzl.testing import FakeClock
 
 TURNS = (Turn("user", "one"), Turn("assistant", "two"))
 
@@ -126,3 +132,128 @@ async def test_it_may_prepare_and_release_what_it_holds() -> None:
 async def test_one_that_holds_nothing_need_do_neither() -> None:
     await Simple(Own()).initialize()
     await Simple(Own()).cleanup()
+
+
+@pytest.mark.parametrize(
+    "model", [None, 5, object()], ids=["none", "a number", "the model itself, maybe"]
+)
+def test_a_model_that_is_no_name_names_none(model: object) -> None:
+    own = Own()
+    own.model = model  # type: ignore[attr-defined]
+
+    assert Simple(own).default_model == ""
+
+
+# What is taken for a provider -------------------------------------------------------------------
+
+
+class Full:
+    """A full provider that has nothing to clean up."""
+
+    name, default_model = "full", "full-1"
+
+    async def generate(self, request: Request) -> Reply:
+        return Reply(text="from full", provider="full")
+
+
+def traced(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return method(*args, **kwargs)
+
+    return wrapper
+
+
+class Traced(Full):
+    generate = traced(Full.generate)
+
+
+class Called(Full):
+    class Ask:
+        async def __call__(self, request: Request) -> Reply:
+            return Reply(text="from an object", provider="full")
+
+    generate = Ask()
+
+
+class Both(Own):
+    """Has a `generate` of another meaning, and is a simple one: it names no default model."""
+
+    def generate(self, prompt: str) -> str:
+        return prompt
+
+
+@pytest.mark.parametrize("provider", [Full(), Traced(), Called()], ids=repr)
+async def test_a_full_provider_need_have_nothing_to_clean_up(provider: Any) -> None:
+    async with make_bus(FakeClock()) as bus:
+        await bus.register_provider("full", provider)
+
+        assert (await bus.send_message("hello")).startswith("from ")
+        await bus.unregister_provider("full")
+        await bus.register_provider("full", provider)
+
+
+def test_what_is_full_is_taken_as_it_is_and_what_is_simple_is_wrapped() -> None:
+    provider: Any = Full()
+
+    assert full(provider) is provider
+    assert isinstance(full(Own()), Simple)
+    assert isinstance(full(Both()), Simple)
+
+
+class Unnamed:
+    async def generate(self, request: Request) -> Reply:
+        raise NotImplementedError
+
+
+class Plain(Full):
+    def generate(self, request: Request) -> Reply:  # type: ignore[override]
+        return Reply(text="x", provider="full")
+
+
+class Yields(Full):
+    async def generate(self, request: Request) -> AsyncIterator[str]:  # type: ignore[override]
+        yield "x"
+
+
+class PlainOwn(Own):
+    def generate_response(self, message: str, history: list[dict[str, str]]) -> str:  # type: ignore[override]
+        return message
+
+
+class NoModel(Full):
+    default_model = None  # type: ignore[assignment]
+
+
+class NoName(Full):
+    name = 5  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("provider", "said"),
+    [
+        (Unnamed(), "Unnamed has no name, no default_model: "),
+        (Plain(), r"Plain\.generate must be async: write `async def generate\(…\)`"),
+        (Yields(), r"Yields\.generate must be async: .* without a yield"),
+        (PlainOwn(), r"PlainOwn\.generate_response must be async: write `async def generate_resp"),
+        (object(), "object has no name, no default_model, no generate: "),
+        (NoModel(), "the provider's default_model must be str, not NoneType"),
+        (NoName(), "the provider's name must be str, not int"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else type(value).__name__,
+)
+async def test_what_lacks_something_is_refused_with_what_it_lacks(provider: Any, said: str) -> None:
+    async with make_bus(FakeClock()) as bus:
+        with pytest.raises(TypeError, match=said):
+            await bus.register_provider("a", provider)
+
+        assert bus.providers == {"offline": "offline"}
+
+
+@pytest.mark.parametrize("name", ["offline", " Offline"])
+async def test_the_name_of_the_buss_own_provider_is_not_given_away(name: str) -> None:
+    async with make_bus(FakeClock()) as bus:
+        with pytest.raises(ValueError, match=r"'offline' is the bus's own"):
+            await bus.register_provider(name, Own())
+
+        assert (await bus.send("hello")).text.startswith("[offline]")

@@ -1,14 +1,22 @@
 """Streams: restarted freely before the first piece, never passed off as whole when cut."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import pytest
 
 from ai_framework import AsyncMessageBus
-from tests.driving import finished, make_bus, register
-from zejzl.errors import ConnectFailed, Incomplete, Malformed, ProviderOverloaded, ServerError
+from tests.driving import assert_nothing_is_left, finished, make_bus, register
+from zejzl.errors import (
+    ConnectFailed,
+    Incomplete,
+    Malformed,
+    ProviderError,
+    ProviderOverloaded,
+    ServerError,
+)
 from zejzl.messages import Delta, Reply, Request
 from zejzl.testing import FakeClock
 
@@ -309,3 +317,196 @@ async def test_a_streaming_probe_that_has_spoken_lets_another_in_and_closes_at_i
 
         assert state == "half_open"
         assert bus.magic.circuit_breakers["ai_provider:a"].state == "closed"
+
+
+class Plays:
+    """A full provider that streams what a function yields."""
+
+    name, default_model = "plays", "m"
+
+    def __init__(self, pieces: Callable[[], AsyncIterator[Delta]]) -> None:
+        self._pieces = pieces
+
+    async def generate(self, request: Request) -> Reply:
+        raise NotImplementedError
+
+    def stream(self, request: Request) -> AsyncIterator[Delta]:
+        return self._pieces()
+
+    async def cleanup(self) -> None:
+        return None
+
+
+WHOLE = Delta("", reply=Reply(text="one", provider="plays"))
+
+
+async def test_an_answer_that_is_whole_is_there_though_its_provider_hangs_at_its_end() -> None:
+    clock = FakeClock()
+
+    async def pieces() -> AsyncIterator[Delta]:
+        try:
+            yield Delta("one")
+            yield WHOLE
+            await clock.sleep(float("inf"))
+        finally:
+            await clock.sleep(float("inf"))
+
+    async with make_bus(clock) as bus:
+        await bus.register_provider("a", Plays(pieces))
+
+        deltas = await finished(clock, read(bus, conversation_id="c"), within=5.0)
+
+        assert [delta.text for delta in deltas] == ["one", ""]
+        assert [message.response for message in await bus.history("c")] == ["one"]
+        assert bus.magic.circuit_breakers["ai_provider:a"].failure_count == 0
+        await assert_nothing_is_left(bus)
+
+
+async def test_a_stream_that_falls_silent_and_then_hangs_when_it_is_ended_is_stalled() -> None:
+    clock = FakeClock()
+
+    async def pieces() -> AsyncIterator[Delta]:
+        try:
+            yield Delta("one ")
+            await clock.sleep(float("inf"))
+        finally:
+            await clock.sleep(float("inf"))
+
+    async with make_bus(clock, idle_timeout=2.0) as bus:
+        await bus.register_provider("a", Plays(pieces))
+
+        with pytest.raises(Incomplete, match=r"fell silent for 2 s") as caught:
+            await finished(clock, read(bus, patience=0), within=30.0)
+
+        assert caught.value.failure_class == "stalled"
+        await assert_nothing_is_left(bus)
+
+
+async def test_a_stream_that_hangs_twice_when_it_is_closed_holds_its_consumer_up_for_seconds() -> (
+    None
+):
+    clock = FakeClock()
+
+    async def pieces() -> AsyncIterator[Delta]:
+        try:
+            while True:
+                yield Delta("more ")
+        finally:
+            try:
+                await clock.sleep(float("inf"))
+            finally:
+                await clock.sleep(float("inf"))
+
+    async with make_bus(clock) as bus:
+        await bus.register_provider("a", Plays(pieces))
+
+        async def leave() -> None:
+            async with aclosing(bus.stream("hello")) as deltas:
+                async for _ in deltas:
+                    break
+
+        await finished(clock, leave(), within=5.0)
+
+        await assert_nothing_is_left(bus)
+
+
+@pytest.mark.parametrize("where", ["after its last piece", "when it is closed"])
+async def test_an_answer_that_is_whole_is_there_though_its_providers_own_work_was_cancelled(
+    where: str,
+) -> None:
+    async def pieces() -> AsyncIterator[Delta]:
+        try:
+            yield Delta("one")
+            yield WHOLE
+            if where == "after its last piece":
+                raise asyncio.CancelledError
+            yield Delta("more")
+            await asyncio.Event().wait()
+        finally:
+            if where == "when it is closed":
+                raise asyncio.CancelledError
+
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        await bus.register_provider("a", Plays(pieces))
+
+        deltas = await finished(clock, read(bus), within=5.0)
+
+        reply = deltas[-1].reply
+        assert reply is not None and not reply.healed
+
+
+async def test_a_time_out_of_the_providers_own_is_a_stall_where_there_is_no_limit_too() -> None:
+    async def pieces() -> AsyncIterator[Delta]:
+        yield Delta("one ")
+        raise TimeoutError
+
+    clock = FakeClock()
+    async with make_bus(clock, idle_timeout=None) as bus:
+        await bus.register_provider("a", Plays(pieces))
+
+        with pytest.raises(Incomplete, match="the stream fell silent") as caught:
+            await finished(clock, read(bus, patience=0))
+
+        assert caught.value.failure_class == "stalled"
+        await assert_nothing_is_left(bus)
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["after words", "before any"])
+async def test_pieces_without_words_do_not_put_off_the_limit_of_the_next_one(begun: bool) -> None:
+    clock = FakeClock()
+
+    async def pieces() -> AsyncIterator[Delta]:
+        if begun:
+            yield Delta("one ")
+        while True:
+            await clock.sleep(0.1)
+            yield Delta("")
+
+    async with make_bus(clock, first_token_timeout=2.0, idle_timeout=2.0) as bus:
+        await bus.register_provider("a", Plays(pieces))
+
+        with pytest.raises(ProviderError) as caught:
+            await finished(clock, read(bus, patience=0, max_tokens=5), within=10.0)
+
+        expected = "stalled" if begun else "first_token_timeout"
+        assert caught.value.failure_class == expected
+        assert caught.value.attempts[0].seconds == pytest.approx(2.0, abs=0.1)  # type: ignore[attr-defined]
+        await assert_nothing_is_left(bus)
+
+
+async def test_pieces_without_words_that_come_without_end_let_others_go_on() -> None:
+    clock = FakeClock()
+
+    async def pieces() -> AsyncIterator[Delta]:
+        while True:
+            yield Delta("")
+
+    async with make_bus(clock, first_token_timeout=2.0) as bus:
+        await bus.register_provider("a", Plays(pieces))
+        await register(bus, clock, b="from b")
+        reading = asyncio.create_task(read(bus))
+        await clock.advance(1.0)
+
+        reply = await finished(clock, bus.send("hello", "b"))
+        await clock.advance(2.0)
+
+        assert reply.text == "from b"
+        assert (await reading)[-1].reply is not None
+
+
+@pytest.mark.parametrize("reply", [0, "", "an answer", {}], ids=repr)
+async def test_a_last_piece_whose_reply_is_none_breaks_the_stream(reply: Any) -> None:
+    async def pieces() -> AsyncIterator[Delta]:
+        yield Delta("one ")
+        yield Delta("", reply=reply)
+
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        await bus.register_provider("a", Plays(pieces))
+
+        with pytest.raises(Incomplete, match="must be a Reply") as caught:
+            await finished(clock, read(bus, patience=0))
+
+        assert caught.value.failure_class == "malformed"
+        await assert_nothing_is_left(bus)

@@ -10,7 +10,7 @@ import pytest
 from ai_framework import AsyncMessageBus
 from tests.driving import finished, make_bus, register
 from zejzl.engine.waiting import InLine, Recovered
-from zejzl.errors import Overloaded, ServerError, Shielded, ZejzlError
+from zejzl.errors import Overloaded, Rejected, ServerError, Shielded, ZejzlError
 from zejzl.magic import FairyMagic
 from zejzl.magic.lanes import Asked, Lane, Permit
 from zejzl.messages import Reply, Request
@@ -381,6 +381,27 @@ async def test_a_full_line_of_others_turns_away_nobody_who_goes_first() -> None:
         await clock.advance(0.1)
 
         assert (urgent.done(), counter.answered) == (True, ["fire"])
+
+
+async def test_whoever_waits_for_one_that_leaves_goes_to_another_and_calls_the_gone_one_no_more() -> (
+    None
+):
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        a, _ = await register(bus, clock, a=[1.0, "from a"], b="from b")
+        one_at_a_time(bus)
+        first, second = await begun(
+            clock, bus.send("first", "a", failover=True), bus.send("second", "a", patience=30.0)
+        )
+
+        leaving = asyncio.create_task(bus.unregister_provider("a"))
+        await clock.advance(5.0)
+
+        assert leaving.done() and a.cleaned_up
+        assert first.result().text == "from a"
+        assert isinstance(second.exception(), Rejected)
+        assert "a was unregistered" in str(second.exception())
+        assert len(a.requests) == 1
 
 
 async def test_who_does_not_wait_is_told_a_time_that_makes_sense() -> None:

@@ -9,7 +9,7 @@
     │   │   └── Shielded        only critical work passes at present
     │   ├── NoSuchProvider      also a LookupError
     │   ├── ConversationBusy    an earlier turn took until the deadline; also a TimeoutError
-    │   └── BusNotRunning       before start() or after stop()
+    │   └── BusNotRunning       before start(), after stop() or in another event loop
     ├── ProviderError           sent, and it failed
     │   ├── Transient           may work if tried again, here or elsewhere
     │   │   ├── RateLimited     429
@@ -74,6 +74,13 @@ class ZejzlError(Exception):
     """
 
     attempts: tuple[object, ...] = ()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let a copy, also one in another process, be made of what an error carries.
+
+        Python's own way would call `__init__` with `args`, which are not what that takes.
+        """
+        return type(self).__new__, (type(self),), {"args": self.args, **attributes(self)}
 
 
 class SettingsError(ZejzlError, ValueError):
@@ -178,7 +185,7 @@ class ConversationBusy(Rejected, TimeoutError):
 
 
 class BusNotRunning(Rejected):
-    """The bus has not been started, or has been stopped."""
+    """The bus has not been started, has been stopped, or belongs to another event loop."""
 
 
 class ProviderError(ZejzlError):
@@ -195,6 +202,11 @@ class ProviderError(ZejzlError):
     """
 
     default_class = FailureClass.UNKNOWN
+    # So that one of a user's own class that does not call this `__init__` can be shown at least;
+    # before the bus raises it, a whole one is made of it.
+    provider = model = code = request_id = ""
+    status: int | None = None
+    retry_after: float | None = None
 
     def __init__(
         self,
@@ -218,19 +230,21 @@ class ProviderError(ZejzlError):
         self.failure_class = failure_class or self.default_class
 
     def __str__(self) -> str:
+        wait = self.retry_after
         facts = [
             text
             for text in (
                 f"HTTP {self.status}" if self.status else "",
-                self.code,
+                f"{self.code}" if self.code else "",
                 f"model {self.model}" if self.model else "",
-                f"retry after {self.retry_after:g} s" if self.retry_after is not None else "",
+                f"retry after {_number(wait)} s" if wait is not None else "",
                 f"request {self.request_id}" if self.request_id else "",
             )
             if text
         ]
         where = f"{self.provider}: " if self.provider else ""
-        return f"{where}{self.args[0]}" + (f" ({', '.join(facts)})" if facts else "")
+        what = self.args[0] if self.args else type(self).__name__
+        return f"{where}{what}" + (f" ({', '.join(facts)})" if facts else "")
 
 
 class Transient(ProviderError):
@@ -379,6 +393,18 @@ def shorten(text: str) -> str:
     line = " ".join(text[: MESSAGE_LIMIT * 4].split())
     line = "".join(char for char in line if char.isprintable())
     return line if len(line) <= MESSAGE_LIMIT else line[: MESSAGE_LIMIT - 1] + "…"
+
+
+def _number(value: object) -> str:
+    """Return a number as short as it may be; whatever else it is, as it says."""
+    return f"{value:g}" if isinstance(value, float) else words(value)
+
+
+def attributes(failure: BaseException) -> dict[str, object]:
+    """Return what an error carries beside its `args`, by name, slots included."""
+    slots = [name for kind in type(failure).__mro__ for name in vars(kind).get("__slots__", ())]
+    found = {name: getattr(failure, name) for name in slots if hasattr(failure, name)}
+    return found | vars(failure)
 
 
 def words(failure: object) -> str:

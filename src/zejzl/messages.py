@@ -13,6 +13,7 @@ from uuid import uuid4
 from zejzl.errors import StoreTooNew
 
 VERSION = 1
+MOST_TOKENS = 2**53  # beyond which no number is a count, and arithmetic may fail
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]

@@ -236,10 +236,11 @@ async def test_a_provider_that_fails_to_end_is_replaced_all_the_same(
     clock = FakeClock()
     async with make_bus(clock) as bus:
         await bus.register_provider("a", Fails())
-        with caplog.at_level(logging.WARNING), pytest.raises(ServerError):
+        with caplog.at_level(logging.WARNING):
             await bus.register_provider("a", ScriptedProvider(["new"], name="a", clock=clock))
 
         assert (await bus.send("hello", "a")).text == "new"
+        assert "provider a did not end well: ServerError: it will not end" in caplog.text
 
 
 async def test_somebody_answers_while_the_last_provider_leaves() -> None:
@@ -262,8 +263,7 @@ async def test_offline_comes_though_the_last_provider_fails_to_end() -> None:
     async with make_bus(clock) as bus:
         await bus.register_provider("a", Fails())
 
-        with pytest.raises(ServerError):
-            await bus.unregister_provider("a")
+        await bus.unregister_provider("a")
 
         assert (await bus.send("hello")).provider == "offline"
 

@@ -82,7 +82,7 @@ async def test_more_models_than_are_told_apart_share_a_breaker_that_opens_and_cl
         breaker = magic.gate.provider("a", f"model-{n}")
         break_down(magic, breaker)
 
-    assert breaker is magic.circuit_breakers["ai_provider"]
+    assert breaker is magic.circuit_breakers["ai_provider:a"]
     assert isinstance(ask(magic, breaker), Refused)
     await clock.advance(31.0)
     assert not isinstance(ask(magic, breaker), Refused)

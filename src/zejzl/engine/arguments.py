@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable
+from typing import get_args
 
-from zejzl.errors import EmptyAnswer, Malformed, SettingsError
-from zejzl.messages import Delta, Reply, Request
+from zejzl.errors import EmptyAnswer, Malformed, SettingsError, shorten
+from zejzl.messages import MOST_TOKENS, Delta, FinishReason, Reply, Request, Usage
 from zejzl.policies.admission import Criticality
 from zejzl.settings import check_count, check_seconds
 
+_REASONS: tuple[str, ...] = get_args(FinishReason)
 _CRITICALITIES = {each.name.lower(): each for each in Criticality}
 
 
@@ -83,15 +85,38 @@ def checked_times(deadline: float | None, patience: float | None) -> None:
 def checked_reply(reply: object) -> Reply:
     """Return what a provider answered, if it is an answer: a user's own may return anything.
 
+    Only what is used is looked at: the bus itself fills in who answered, and how that went.
+
     Raises:
-        Malformed: If it is no Reply, or its text cannot be stored.
+        Malformed: If it is no Reply, its text cannot be stored, or its model, usage or
+            finish_reason is none.
         EmptyAnswer: If it holds no text.
     """
     if not isinstance(reply, Reply):
         raise Malformed(f"the answer must be a Reply, not {type(reply).__name__}")
     if not _checked_words(reply.text).strip():
         raise EmptyAnswer("the answer holds no text")
+    usage = reply.usage
+    if not isinstance(reply.model, str):
+        raise _wrong("model", "str", reply.model)
+    if not isinstance(usage, Usage):
+        raise _wrong("usage", "Usage", usage)
+    if not _is_count(usage.prompt_tokens):
+        raise _wrong("prompt_tokens", "a number of tokens or None", usage.prompt_tokens)
+    if not _is_count(usage.completion_tokens):
+        raise _wrong("completion_tokens", "a number of tokens or None", usage.completion_tokens)
+    if reply.finish_reason not in _REASONS:
+        raise _wrong("finish_reason", f"one of {', '.join(_REASONS)}", reply.finish_reason)
     return reply
+
+
+def _is_count(tokens: object) -> bool:
+    return tokens is None or (isinstance(tokens, int) and tokens <= MOST_TOKENS)
+
+
+def _wrong(name: str, wanted: str, found: object) -> Malformed:
+    what = repr(found) if isinstance(found, str | float | None) else type(found).__name__
+    return Malformed(f"the answer's {name} must be {wanted}, not {shorten(what)}")
 
 
 def checked_delta(delta: object) -> Delta:

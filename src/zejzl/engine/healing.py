@@ -425,6 +425,9 @@ class Healer:
         """Return whether a call there could succeed at all."""
         if target.hopeless:
             return False
+        if target.seat.gone:
+            self.note(f"{target.name} was unregistered")
+            return False
         if target.calls >= self._means.max_attempts:
             self.note(f"{target.name} was called {target.calls} times (max_attempts)")
             return False

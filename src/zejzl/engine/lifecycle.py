@@ -1,16 +1,15 @@
 """Starting, being in use, and stopping without leaving anybody behind."""
 
 import asyncio
-import logging
-from collections.abc import Awaitable
 from types import TracebackType
 
 from zejzl.clock import Clock
-from zejzl.errors import BusNotRunning
+from zejzl.errors import BusNotRunning, Rejected
 
-log = logging.getLogger(__name__)
-
-LETTING_GO = 5.0  # seconds that providers are given to release what they hold
+ELSEWHERE = (
+    "the bus was started in another event loop, where its connections belong: start, use and stop "
+    "it inside one asyncio.run(…), or make a new bus for this one"
+)
 
 
 class UnderWay:
@@ -18,14 +17,18 @@ class UnderWay:
 
     Attributes:
         requests: That many.
+        over: Whether no more may begin: the provider that they call was unregistered.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._idle = asyncio.Event()
         self.requests = 0
+        self.over = False
 
     def __enter__(self) -> None:
+        if self.over:
+            raise Rejected("the provider was unregistered before it could be called")
         self.requests += 1
 
     def __exit__(
@@ -68,16 +71,24 @@ class Lifecycle(UnderWay):
 
     @property
     def changing(self) -> asyncio.Lock:
-        """Held while the bus starts or stops; each event loop it is used in has its own."""
+        """Held while the bus starts or stops; each event loop it is used in has its own.
+
+        Raises:
+            BusNotRunning: If it was started in another one and has not been stopped there.
+        """
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
+            if self.started:
+                raise BusNotRunning(ELSEWHERE)
             self._loop, self._changing = loop, asyncio.Lock()
         return self._changing
 
     def check(self) -> None:
-        """Raise BusNotRunning unless requests are taken."""
+        """Raise BusNotRunning unless requests are taken, and in this event loop."""
         if not self.running:
             raise BusNotRunning("the bus is not running: await bus.start() first")
+        if self._loop is not asyncio.get_running_loop():
+            raise BusNotRunning(ELSEWHERE)
 
     def __enter__(self) -> None:
         self.check()
@@ -87,11 +98,3 @@ class Lifecycle(UnderWay):
         """Take no more requests; return whether those under way ended within `seconds`."""
         self.running = False
         return await super().drain(seconds)
-
-    async def let_go(self, providers: Awaitable[None]) -> None:
-        """Wait until the providers are cleaned up, but not for ever."""
-        try:
-            async with self._clock.timeout(LETTING_GO):
-                await providers
-        except TimeoutError:
-            log.warning("stopped with a provider that hangs in its cleanup()")

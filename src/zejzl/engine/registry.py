@@ -4,16 +4,23 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from zejzl.clock import Clock, SystemClock
-from zejzl.engine.arguments import checked_name
+from zejzl.engine.arguments import checked_name, checked_text
+from zejzl.engine.call import late
+from zejzl.engine.failures import in_words, own_failure
 from zejzl.engine.lifecycle import UnderWay
+from zejzl.engine.probes import provider_answers
 from zejzl.engine.targets import Seat, Target
-from zejzl.errors import NoSuchProvider
+from zejzl.errors import BusNotRunning, NoSuchProvider
 from zejzl.magic import FairyMagic
+from zejzl.magic.gate import PROVIDERS
 from zejzl.ports import Provider
 
 log = logging.getLogger(__name__)
+
+LETTING_GO = 5.0  # seconds that a provider is given to release what it holds
 
 
 class Registry:
@@ -35,11 +42,13 @@ class Registry:
         deadline: float | None = None,
     ) -> None:
         self._gate = magic.gate
+        self._remedies = magic.remedies
         self._clock = clock or SystemClock()
         self._deadline = deadline
         self._failover = failover
         self._seats: dict[str, Seat] = {}
         self._default = default
+        self._clearings = 0
         self.kept_default = ""
 
     def __contains__(self, name: str) -> bool:
@@ -48,24 +57,37 @@ class Registry:
     def __len__(self) -> int:
         return len(self._seats)
 
-    async def add(self, name: str, provider: Provider) -> None:
+    async def add(self, name: str, provider: Provider, *, probed: bool = False) -> None:
         """Register a provider; one of the same name makes room for it.
+
+        Args:
+            probed: Whether it is looked at where its breaker is to be healed.
 
         Raises:
             ValueError: If the name cannot be one.
+            TypeError: If its own name or model is no text.
+            BusNotRunning: If the bus was stopped before it was ready.
         """
         key = checked_name(name)
+        for what in ("name", "default_model"):
+            checked_text(f"the provider's {what}", getattr(provider, what), empty=True)
         initialize = getattr(provider, "initialize", None)
         if initialize is not None:
+            clearings = self._clearings
             await initialize()
+            if self._clearings != clearings:
+                await self._clean_up(key, provider)
+                raise BusNotRunning(f"the bus was stopped while provider {key!r} made itself ready")
         seat = self._seats.get(key)
+        if probed:
+            self._remedies.watch(f"{PROVIDERS}:{key}", partial(provider_answers, provider))
         if seat is None:
             self._seats[key] = Seat(provider, UnderWay(self._clock))
         elif seat.provider is not provider:
             self._gate.forget_provider(key)
             old = replace(seat)
             seat.provider, seat.calls = provider, UnderWay(self._clock)
-            await self.let_go(old)
+            await self.let_go(key, old)
 
     async def remove(self, name: str) -> None:
         """Let go of a provider.
@@ -73,35 +95,48 @@ class Registry:
         Raises:
             NoSuchProvider: If there is none of that name.
         """
-        await self.let_go(self.take(name))
+        await self.let_go(name, self.take(name))
 
     def take(self, name: str) -> Seat:
-        """Forget a provider and return its seat, to be let go of.
+        """Forget a provider and return its seat, to be let go of; no call of it begins any more.
 
         Raises:
             NoSuchProvider: If there is none of that name.
         """
         key = self.known(name)
         self._gate.forget_provider(key)
-        return self._seats.pop(key)
+        self._remedies.watch(f"{PROVIDERS}:{key}", None)
+        seat = self._seats.pop(key)
+        seat.calls.over = True
+        return seat
 
-    async def let_go(self, seat: Seat) -> None:
+    async def let_go(self, name: str, seat: Seat) -> None:
         """Clean up a provider once its calls have ended, at the latest after the deadline."""
         try:
             await seat.calls.drain(self._deadline)
         finally:
-            await seat.provider.cleanup()
+            await self._clean_up(name, seat.provider)
 
     async def clear(self) -> None:
-        """Let go of all; one that fails or hangs at that does not keep the others."""
+        """Let go of all, whether or not their calls have ended."""
+        self._clearings += 1
+        names = list(self._seats)
+        await asyncio.gather(*(self._clean_up(name, self.take(name).provider) for name in names))
 
-        async def end(name: str) -> None:
-            try:
-                await self.take(name).provider.cleanup()
-            except Exception as problem:  # noqa: BLE001 - a user's own provider may raise anything
-                log.warning("provider %s did not end well: %r", name, problem)
-
-        await asyncio.gather(*(end(name) for name in list(self._seats)))
+    async def _clean_up(self, name: str, provider: Provider) -> None:
+        """Let a provider release what it holds; one that fails or hangs at that is left alone."""
+        cleanup = getattr(provider, "cleanup", None)
+        if cleanup is None:
+            return
+        try:
+            async with self._clock.timeout(late(LETTING_GO)), self._clock.timeout(LETTING_GO):
+                await cleanup()
+        except TimeoutError:
+            log.warning("provider %s hangs in its cleanup(): it is left alone", name)
+        except BaseException as problem:
+            if (failure := own_failure(problem)) is None:
+                raise
+            log.warning("provider %s did not end well: %s", name, in_words(failure))
 
     def known(self, name: str) -> str:
         """Return the name as it is kept.

@@ -16,6 +16,7 @@ from contextlib import aclosing
 from zejzl.clock import Clock
 from zejzl.engine.arguments import checked_delta, checked_reply
 from zejzl.engine.call import GRACE, late
+from zejzl.engine.failures import in_words, own_failure
 from zejzl.engine.hedging import race
 from zejzl.engine.journey import Journey
 from zejzl.engine.lifecycle import UnderWay
@@ -181,14 +182,12 @@ class _Attempt:
     async def begin(self) -> None:
         """Open the stream and wait for its first piece."""
         pick = self._pick
-        self._calls = pick.target.seat.calls  # of this provider: another may take its seat
-        self._calls.__enter__()
+        calls = pick.target.seat.calls  # of this provider: another may take its seat
+        calls.__enter__()
+        self._calls = calls
         try:
             self._source = _open(pick.target.provider, self._journey.for_target(pick))
-            first = await self._piece()
-            while not first.text and first.reply is None:
-                first = await self._piece()
-            self._first = first
+            self._first = await self._piece()
         except BaseException:
             await self.close()
             raise
@@ -204,8 +203,8 @@ class _Attempt:
                 if delta.text:
                     self.texts.append(delta.text)
                     yield delta.text
-                self.reply = delta.reply and checked_reply(delta.reply)
-                if self.reply is not None:
+                if delta.reply is not None:
+                    self.reply = checked_reply(delta.reply)
                     break
                 delta = await self._piece()
             await self._drain()
@@ -221,27 +220,31 @@ class _Attempt:
         if source is None:
             return
         try:
-            async with self._clock.timeout(GRACE):
+            async with self._clock.timeout(late(GRACE)), self._clock.timeout(GRACE):
                 await source.aclose()
-        except Exception as problem:  # noqa: BLE001 - what the stream said before is what counts
-            log.warning("a stream of %s did not close: %r", self._pick.target.name, problem)
+        except BaseException as problem:
+            if (failure := own_failure(problem)) is None:
+                raise
+            name = self._pick.target.name
+            log.warning("a stream of %s did not close: %s", name, in_words(failure))
 
     async def _piece(self) -> Delta:
-        self._pick.limit = self._limit()
-        assert self._source is not None
+        """Return the next piece with words, or the last; those without do not put its limit off.
+
+        At its limit it is cancelled, and a second later once more: see `late`.
+        """
+        source = self._source
+        assert source is not None
+        self._pick.limit = limit = self._limit()
         try:
-            return checked_delta(await self._next(self._source))
+            async with self._clock.timeout(late(limit)), self._clock.timeout(limit):
+                while True:
+                    delta = checked_delta(await anext(source))
+                    if delta.text or delta.reply is not None:
+                        return delta
+                    await self._clock.sleep(0.0)  # a source that never waits would stop the loop
         except StopAsyncIteration:
             raise Malformed("the stream ended without its last piece") from None
-
-    async def _next(self, source: AsyncGenerator[Delta, None]) -> Delta:
-        """Return the next piece; a first one that does not end when late is cancelled again."""
-        if self._first is not None:  # pieces come by the thousand: one timer each is enough
-            async with self._clock.timeout(self._pick.limit):
-                return await anext(source)
-        limit = self._pick.limit
-        async with self._clock.timeout(late(limit)), self._clock.timeout(limit):
-            return await anext(source)
 
     def _limit(self) -> float | None:
         """Return the seconds until the next piece must be there."""
@@ -254,12 +257,14 @@ class _Attempt:
     async def _drain(self) -> None:
         assert self._source is not None
         try:
-            async with self._clock.timeout(DRAIN):
+            async with self._clock.timeout(late(DRAIN)), self._clock.timeout(DRAIN):
                 async for _ in self._source:
                     pass
-        except Exception as problem:  # noqa: BLE001 - a user's own provider may raise anything
+        except BaseException as problem:
+            if (failure := own_failure(problem)) is None:
+                raise
             # The answer is whole: the connection is closed instead of kept.
-            log.debug("a stream did not end after its last piece: %r", problem)
+            log.debug("a stream did not end after its last piece: %s", in_words(failure))
 
     def name(self, failure: Exception) -> Exception:
         """Return a stall after the first piece as such; anything else as it is."""
@@ -268,10 +273,11 @@ class _Attempt:
         if not isinstance(failure, TimeoutError):
             return failure
         at_end = self._journey.limits.whole_stream and self._clock.now() >= self._journey.ends
+        limit = self._pick.limit
         stalled = AttemptTimeout(
             "the stream was not finished before the deadline"
             if at_end
-            else f"the stream fell silent for {self._pick.limit:g} s",
+            else f"the stream fell silent{f' for {limit:g} s' if limit is not None else ''}",
             failure_class=FailureClass.DEADLINE if at_end else FailureClass.STALLED,
         )
         stalled.__cause__ = failure

@@ -25,6 +25,11 @@ class Seat:
     provider: Provider
     calls: UnderWay
 
+    @property
+    def gone(self) -> bool:
+        """Whether the provider was unregistered: it is not called any more."""
+        return self.calls.over
+
 
 @dataclass(slots=True)
 class Target:

@@ -65,6 +65,7 @@ TIMEOUTS = frozenset({F.FIRST_TOKEN_TIMEOUT, F.STALLED})
 THROTTLED = frozenset({F.RATE_LIMITED, F.OVERLOADED})
 _VOID = frozenset({F.CANCELLED, F.BAD_REQUEST, F.CONTEXT_OVERFLOW, F.CONTENT_FILTERED, F.TRUNCATED})
 _KEY = frozenset({F.AUTH, F.QUOTA_EXHAUSTED})
+_CLASSES = frozenset(F)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +109,15 @@ def diagnose(failure: BaseException) -> Diagnosis:
 def classify(failure: BaseException) -> FailureClass:
     """Return the kind of any exception, an SDK's or a user's own included."""
     if isinstance(failure, ProviderError):
-        return failure.failure_class
+        # A user's own class may leave it out, or spell it as text.
+        for said in (fact(failure, "failure_class"), fact(failure, "default_class")):
+            if isinstance(said, str) and said in _CLASSES:
+                return F(said)
+        return F.UNKNOWN
     if not isinstance(failure, Exception):  # CancelledError, KeyboardInterrupt, GeneratorExit
         return F.CANCELLED
     for name in ("status_code", "status", "code"):
-        status = _fact(failure, name)
+        status = fact(failure, name)
         if isinstance(status, int) and 100 <= status < 600:
             return classify_status(status)
     if isinstance(failure, TimeoutError):
@@ -147,19 +152,20 @@ def classify_status(status: int) -> FailureClass:
 
 def _asked_to_wait(failure: BaseException) -> float | None:
     """Return the seconds an error of ours or of an SDK says to wait; a date is not read."""
-    asked = _fact(failure, "retry_after")
-    if asked is None:
-        headers = _fact(_fact(failure, "response") or failure, "headers")
-        if isinstance(headers, Mapping):
-            asked = headers.get("retry-after", headers.get("Retry-After"))
+    asked = fact(failure, "retry_after")
     try:
+        if asked is None:
+            response = fact(failure, "response")
+            headers = fact(failure if response is None else response, "headers")
+            if isinstance(headers, Mapping):
+                asked = headers.get("retry-after", headers.get("Retry-After"))
         seconds = float(asked) if isinstance(asked, int | float | str) else -1.0
-    except ValueError:
+    except Exception:  # noqa: BLE001  no number, one too large, or headers that cannot be read
         return None
     return seconds if 0.0 <= seconds < float("inf") else None
 
 
-def _fact(failure: object, name: str) -> object:
+def fact(failure: object, name: str) -> object:
     """Return an attribute of somebody's error; None where it has none or fails itself."""
     try:
         return getattr(failure, name, None)

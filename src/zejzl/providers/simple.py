@@ -1,5 +1,8 @@
 """A user's own provider of the seed's shape, text in and text out, seen as a full one."""
 
+import inspect
+from typing import cast
+
 from zejzl.errors import EmptyAnswer, Malformed
 from zejzl.messages import Reply, Request
 from zejzl.ports import AIProvider, Provider, SimpleProvider
@@ -14,8 +17,9 @@ class Simple:
     def __init__(self, provider: SimpleProvider) -> None:
         self._provider = provider
         self.name = provider.name
-        model = getattr(provider, "model", "") or getattr(provider, "default_model", "")
-        self.default_model = str(model)
+        models = [getattr(provider, name, "") for name in ("model", "default_model")]
+        # A user's own may keep the model itself there.
+        self.default_model = next((it for it in models if isinstance(it, str) and it), "")
 
     async def initialize(self) -> None:
         """Let the provider prepare, where it wants to."""
@@ -51,22 +55,39 @@ class Simple:
 def full(provider: Provider | SimpleProvider | AIProvider) -> Provider:
     """Return a provider as the bus calls it, wrapped if it has only the simple shape.
 
+    A full one has name, default_model and generate; stream, initialize, reconnect and cleanup
+    are used where it has them.
+
     Raises:
-        TypeError: If it is no provider.
+        TypeError: If it is no provider; says what it lacks.
     """
     if isinstance(provider, type):
         raise TypeError(f"{provider.__name__} is a class: register one made of it")
-    mute = getattr(type(provider), "generate_response", None) is AIProvider.generate_response
-    if mute and not isinstance(provider, Provider):
+    kind = type(provider).__name__
+    lacks = [name for name in ("name", "default_model", "generate") if not hasattr(provider, name)]
+    if not lacks:
+        _check_async(provider, "generate")
+        return cast(Provider, provider)
+    if getattr(type(provider), "generate_response", None) is AIProvider.generate_response:
         raise TypeError(
-            f"{type(provider).__name__} does not define "
-            "async def generate_response(self, message, history) -> str"
+            f"{kind} does not define async def generate_response(self, message, history) -> str"
         )
-    if isinstance(provider, Provider):
-        return provider
     if isinstance(provider, SimpleProvider):
+        _check_async(provider, "generate_response")
         return Simple(provider)
     raise TypeError(
-        f"{type(provider).__name__} is no provider: it needs a name and generate(request), or "
-        "generate_response(message, history)"
+        f"{kind} has no {', no '.join(lacks)}: a provider needs name, default_model and "
+        "async def generate(self, request) -> Reply; or name and "
+        "async def generate_response(self, message, history) -> str"
     )
+
+
+def _check_async(provider: object, name: str) -> None:
+    """Raise TypeError where a method is a plain function: what it returns cannot be awaited."""
+    method = inspect.unwrap(getattr(provider, name))
+    plain = inspect.isfunction(method) or inspect.ismethod(method)  # an object may be anything
+    if plain and not inspect.iscoroutinefunction(method):
+        raise TypeError(
+            f"{type(provider).__name__}.{name} must be async: write `async def {name}(…)`, "
+            "without a yield, and await what it waits for"
+        )
