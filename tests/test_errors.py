@@ -132,6 +132,9 @@ def test_an_open_circuit_says_when_to_come_back() -> None:
     )
     assert isinstance(error, Rejected)
     assert error.retry_after == 12.34
+    assert str(CircuitOpen("a", float("inf"), "it was unregistered")) == (
+        "circuit breaker of 'a' is open: it was unregistered"
+    )
 
 
 @pytest.mark.parametrize(

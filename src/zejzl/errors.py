@@ -142,10 +142,8 @@ class CircuitOpen(NotNow):
 
     def __str__(self) -> str:
         seen = f", the last time with: {self.last_error}" if self.last_error else ""
-        return (
-            f"circuit breaker of {self.name!r} is open: {self.reason}{seen}; "
-            f"try again in {self.retry_after:.1f} s"
-        )
+        when = f"; try again in {self.retry_after:.1f} s" if self.retry_after < float("inf") else ""
+        return f"circuit breaker of {self.name!r} is open: {self.reason}{seen}{when}"
 
 
 class Overloaded(NotNow):
