@@ -18,6 +18,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
+from zejzl.clock import Limit
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -35,8 +37,8 @@ class VirtualClock:
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(0.0, seconds))
 
-    def timeout(self, seconds: float | None) -> asyncio.Timeout:
-        return asyncio.timeout(seconds)
+    def timeout(self, seconds: float | None) -> Limit:
+        return Limit(seconds)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

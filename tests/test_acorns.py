@@ -96,7 +96,15 @@ def test_where_there_is_none_or_no_limit_nothing_is_changed_and_the_reason_told(
     assert events == []
 
 
-@pytest.mark.parametrize("limit", [0, -1, True, 1.5, "100"], ids=repr)
+@pytest.mark.parametrize("config", [None, 7, [("max_tokens", 9)]], ids=repr)
+def test_a_configuration_is_a_mapping(config: Any) -> None:
+    acorns, _ = make()
+
+    with pytest.raises(TypeError, match="mapping"):
+        acorns.boost("agent", config, None)
+
+
+@pytest.mark.parametrize("limit", [0, -1, True, 1.5, "100", 2**54], ids=repr)
 def test_a_limit_is_a_whole_number_from_1(limit: Any) -> None:
     acorns, _ = make()
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -79,10 +80,25 @@ def test_one_expected_exception_needs_no_tuple() -> None:
     assert config.expected_exception == (OSError,)
 
 
-@pytest.mark.parametrize("wrong", [{"failure_threshold": 0}, {"recovery_timeout": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "wrong",
+    [{"failure_threshold": 0}, {"recovery_timeout": 0.0}, {"recovery_timeout": True}],
+    ids=str,
+)
 def test_a_config_that_cannot_be_is_a_mistake_at_once(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         CircuitBreakerConfig(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [5, None, "OSError", (OSError, 5), (OSError, str)], ids=repr)
+def test_what_is_expected_are_exceptions(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="expected_exception"):
+        CircuitBreakerConfig(expected_exception=wrong)
+
+
+def test_a_component_is_configured_by_a_config_and_nothing_else() -> None:
+    with pytest.raises(TypeError, match="search needs a CircuitBreakerConfig"):
+        registry(search={"failure_threshold": 3})  # type: ignore[arg-type]
 
 
 async def test_a_breaker_needs_no_arguments() -> None:

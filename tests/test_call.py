@@ -8,7 +8,6 @@ import pytest
 
 from ai_framework import AsyncMessageBus
 from tests.driving import finished, make_bus, register
-from zejzl.engine.call import GRACE, late
 from zejzl.errors import (
     AttemptTimeout,
     BadRequest,
@@ -476,14 +475,6 @@ async def test_a_model_that_refuses_the_longer_answer_is_remembered_too() -> Non
 
 
 # Late -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("limit", "again"), [(None, None), (30.0, 31.0), (0.0, 1.0), (-2.0, 1.0)])
-def test_a_call_that_has_not_ended_at_its_limit_is_cancelled_again_a_second_later(
-    limit: float | None, again: float | None
-) -> None:
-    assert late(limit) == again
-    assert GRACE == 1.0
 
 
 async def test_a_provider_that_does_not_heed_its_first_cancellation_is_cancelled_again() -> None:

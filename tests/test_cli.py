@@ -1,6 +1,7 @@
 """The command line: what people type, what programs read, and what neither must ever see."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -21,7 +22,7 @@ from tests.shell import HOSTILE, KEY, STEERING, Done, Shell, Typing, until
 from tests.tree import ROOT
 from zejzl.cli.advice import CHAT, SHELL, Place
 from zejzl.cli.providers import masked
-from zejzl.cli.terminal import explained, in_columns, safe
+from zejzl.cli.terminal import explained, in_columns, safe, told
 from zejzl.errors import (
     AttemptTimeout,
     BadRequest,
@@ -29,7 +30,11 @@ from zejzl.errors import (
     ContextOverflow,
     FailureClass,
     Incomplete,
+    NoSuchProvider,
+    NotNow,
+    Overloaded,
     RateLimited,
+    Shielded,
 )
 from zejzl.messages import Attempt
 from zejzl.settings import VENDOR_KEYS, Secret, Settings
@@ -151,7 +156,7 @@ def test_a_setting_that_cannot_be_is_named(shell: Shell) -> None:
     done = shell("ask", "hello")
 
     assert (done.code, done.out) == (2, "")
-    assert done.err.startswith("zejzl: deadline:")
+    assert done.err.startswith("zejzl: ZEJZL_DEADLINE: ")
 
 
 @pytest.mark.parametrize("command", ["ask hello", "status", "providers"])
@@ -199,6 +204,7 @@ def test_notes_tell_why_nothing_more_was_tried() -> None:
 
 PINNED = replace(SHELL, pinned=True)
 SHOWN = replace(SHELL, shown=True)
+REFUSED = "claude: its key was refused: claude: invalid x-api-key (HTTP 401), for 9.0 s"
 F = FailureClass
 
 
@@ -208,15 +214,19 @@ F = FailureClass
         (RateLimited("x"), SHELL, "try again later"),
         (RateLimited("x"), PINNED, "try again later, or let others answer too: --failover"),
         (RateLimited("x"), replace(CHAT, pinned=True), "or ask somebody else: /provider"),
-        (RateLimited("x", retry_after=11.2), SHELL, "or let it wait so long: --patience 12"),
+        (RateLimited("x", retry_after=11.2), SHELL, "or let it wait so long: --patience 15"),
+        (RateLimited("x", retry_after=3.0), SHELL, "--patience 4"),
+        (RateLimited("x", retry_after=50.0), SHELL, "--patience 65 (and more than that: --dead"),
         (CircuitOpen("claude", 12.0), PINNED, "or let others answer too: --failover"),
+        (CircuitOpen("claude", 9.0, REFUSED), SHELL, "check ANTHROPIC_API_KEY in the environment"),
+        (CircuitOpen("claude", 9.0, REFUSED), PINNED, ".env, or let others answer too: --failover"),
         (AttemptTimeout("x"), SHELL, "ZEJZL_ATTEMPT_TIMEOUT; of a stream: ZEJZL_FIRST_TOKEN_TIME"),
         (AttemptTimeout("x", failure_class=F.DEADLINE), SHELL, "--deadline, ZEJZL_DEADLINE"),
         (AttemptTimeout("x", failure_class=F.STALLED), SHELL, "ZEJZL_IDLE_TIMEOUT"),
         (Incomplete("x", failure_class=F.STALLED), SHELL, "ZEJZL_IDLE_TIMEOUT"),
         (Incomplete("x"), SHELL, "try again"),
         (Incomplete("x"), SHOWN, "what had arrived is shown above"),
-        (BadRequest("x", status=404), SHELL, "should end in /v1: `./start.sh providers` shows"),
+        (BadRequest("x", status=404), SHELL, "end in /v1: `python -m zejzl providers` shows"),
         (BadRequest("x", status=400), SHELL, "check the model's name (--model)"),
         (ContextOverflow("x"), CHAT, "begin another conversation: /new"),
         (ImportError("x"), SHELL, "run ./start.sh"),
@@ -262,12 +272,25 @@ def test_others_are_suggested_only_where_they_were_left_out(
     assert [word for word in ("--failover", "/provider") if word in done.err] == [hint] * bool(hint)
 
 
-@pytest.mark.parametrize("on_path", [True, False])
-def test_hints_say_what_works_here(shell: Shell, on_path: bool) -> None:
+@pytest.mark.parametrize(
+    ("called", "on_path", "word"),
+    [
+        ("/opt/venv/bin/zejzl", True, "zejzl"),
+        ("/opt/venv/bin/zejzl", False, "/opt/venv/bin/zejzl"),
+        ("/opt/my venv/bin/zejzl", False, "'/opt/my venv/bin/zejzl'"),
+        (".venv/bin/zejzl", False, ".venv/bin/zejzl"),
+        ("/somewhere/zejzl/__main__.py", False, "python -m zejzl"),
+        ("/somewhere/ai_framework.py", False, "python ai_framework.py"),
+    ],
+)
+def test_hints_say_what_works_here(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, called: str, on_path: bool, word: str
+) -> None:
     if on_path:
         (shell.folder / "zejzl").touch(0o755)
     shell.set(PATH=str(shell.folder))
-    word, other = ("zejzl", "./start.sh") if on_path else ("./start.sh", "zejzl")
+    monkeypatch.setattr("sys.argv", [called])
+    other = "./start.sh"
 
     usage, wrong, none = shell("--help"), shell("ask", "--wings"), shell("ask")
     status, who = shell("status"), shell("ask", "hello", "-p", "nobody")
@@ -279,6 +302,28 @@ def test_hints_say_what_works_here(shell: Shell, on_path: bool) -> None:
     assert f"`{word} providers`" in who.err
     for done in (usage, wrong, none, status, who):
         assert f"{other} ask" not in done.out + done.err and f"`{other}" not in done.out + done.err
+
+
+def test_one_who_comes_by_start_sh_is_sent_there_again(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell.set(PATH="")
+    monkeypatch.setattr("sys.argv", [".venv/bin/zejzl"])
+    monkeypatch.chdir(ROOT)
+
+    assert shell("--help").out.startswith("Usage: ./start.sh ")
+
+
+def test_a_refused_key_is_named_also_once_its_breaker_is_open(
+    online: Shell, server: FaultServer
+) -> None:
+    server.play("chatgpt", faults.auth())
+
+    done = online("chat", "chatgpt", stdin="hello\nhello\n")
+
+    first, second = re.findall(r"^  → (.*)$", done.err, re.M)
+    assert "check OPENAI_API_KEY" in first and "check OPENAI_API_KEY" in second
+    assert "circuit breaker of 'chatgpt' is open" in done.err
 
 
 def test_an_accident_is_one_line_and_its_place_is_in_the_log(
@@ -996,3 +1041,22 @@ def test_an_open_circuit_says_when_to_come_back() -> None:
 
     assert "12.0 s" in what
     assert advice == "  → try again later"
+
+
+@pytest.mark.parametrize("kind", [CircuitOpen, Overloaded, Shielded])
+def test_a_refusal_in_json_says_whose_for_how_long_and_why(kind: type[NotNow]) -> None:
+    found = told(kind("claude", 3.5, "it is what it is"))
+
+    assert found["type"] == kind.__name__
+    assert (found["name"], found["retry_after"]) == ("claude", 3.5)
+    assert found["reason"] == "it is what it is"
+    assert found.get("last_error", "") == ""
+    assert not [name for name in found if name.startswith("_")]
+
+
+def test_a_failure_in_json_holds_what_json_can_say() -> None:
+    forever = told(CircuitOpen("claude", float("inf")))
+    unknown = told(NoSuchProvider("x", ("a", "b")))
+
+    assert json.loads(json.dumps(forever, allow_nan=False))["retry_after"] is None
+    assert (unknown["name"], unknown["known"]) == ("x", ("a", "b"))

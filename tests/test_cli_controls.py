@@ -15,8 +15,10 @@ import pytest
 
 from ai_framework import AsyncMessageBus
 from tests.shell import HOSTILE, STEERING, Shell, Typing, until
+from zejzl.errors import ServerError
 from zejzl.settings import Settings
 from zejzl.stores import SqliteStore
+from zejzl.testing import ScriptedProvider
 
 T = TypeVar("T")
 Wait = Callable[[float], None]
@@ -228,7 +230,7 @@ def test_one_that_is_still_at_it_goes_on_and_that_is_said(
     loop.do(end())
     assert done.code == 1
     assert "is still at it after 1 s" in done.err
-    assert "goes on without you" in done.err
+    assert "goes on without you" in done.err and "runbook_performed" in done.err
 
 
 @pytest.mark.parametrize("answer", ["[]", '"no"', "null"])
@@ -302,9 +304,67 @@ def test_heal_that_does_not_help_is_unhealthy_and_says_why(
     loop.do(trip(bus))
 
     done = shell("heal", "persistence")
+    loop.do(bus.magic.reset_circuit_breaker("persistence"))
+    shell("heal", "persistence")
+    log = shell("heal", "--log", "--json").json
+    status = shell("status", "--json").json
 
     assert done.code == 3
-    assert re.match(r"persistence: .* did not help: circuit breaker is open", done.out)
+    assert re.match(r"persistence: nothing was tried: circuit breaker is open for \d", done.out)
+    assert re.search(r"→ `\S+ reset persistence` closes it now\n$", done.out)
+    assert [row["remedy"] for row in log["recoveries"]] == ["wait", "none"]
+    assert (log["counted"], log["success_rate"]) == (1, 1.0)
+    assert status["recoveries"] == {"all": 1, "helped": 1}
+    assert re.search(r"none +– +circuit breaker is open", shell("heal").out)
+    assert "1 of 1 remedies helped (100%)" in shell("heal").out
+
+
+def test_a_log_of_nothing_that_was_tried_has_no_rate(
+    shell: Shell, loop: Loop, bus: AsyncMessageBus
+) -> None:
+    loop.do(trip(bus))
+    shell("heal", "persistence")
+
+    log = shell("heal", "--log", "--json").json
+
+    assert (len(log["recoveries"]), log["counted"], log["success_rate"]) == (1, 0, None)
+    assert shell("heal").out.endswith("\n0 of 0 remedies helped\n")
+
+
+@pytest.mark.parametrize("command", ["heal", "reset"])
+def test_a_provider_that_nobody_has_called_yet_is_known(
+    shell: Shell, loop: Loop, bus: AsyncMessageBus, command: str
+) -> None:
+    loop.do(bus.register_provider("alpha", ScriptedProvider(["pong"])))
+
+    done = shell(command, "Alpha")
+
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("alpha: ")
+
+
+def test_the_state_is_the_one_after_a_command_as_soon_as_that_is_answered(
+    shell: Shell, bus: AsyncMessageBus
+) -> None:
+    for position, raised in (("up", True), ("down", False), ("up", True)):
+        shell("shield", position)
+
+        (seen,) = shell("status", "--json").json["buses"]
+        assert seen["body"]["magic"]["is_shielded"] is raised
+
+
+def test_holly_blessing_tells_who_is_unwell_and_why(
+    shell: Shell, loop: Loop, bus: AsyncMessageBus
+) -> None:
+    well = shell("ritual", "holly_blessing")
+    down = ServerError("down", provider="chatgpt")
+    loop.do(bus.register_provider("alpha", ScriptedProvider([down])))
+
+    done = shell("ritual", "holly_blessing")
+
+    assert (well.code, done.code) == (0, 3)
+    assert "answered: persistence" in well.out and "closed" not in well.out
+    assert "did not answer: ai_provider:alpha (ServerError: alpha: down)" in done.out
 
 
 @pytest.mark.parametrize("command", ["heal", "reset"])
@@ -370,6 +430,54 @@ def test_a_ritual_is_performed_in_the_bus_with_the_whole_path_of_its_file(
     assert (surge.code, ward.code) == (0, 0)
     assert surge.out.startswith("mana_surge")
     assert str(shell.folder / "precious") in ward.out
+    assert "only critical work pass" in ward.out and "shield down` lets everybody" in ward.out
+
+
+def test_guarded_files_are_checked_restored_and_forgotten(
+    shell: Shell, bus: AsyncMessageBus
+) -> None:
+    precious = shell.folder / "precious"
+    precious.write_text("x")
+    none = shell("wards")
+    shell("ritual", "fairy_ward", "--file", "precious")
+
+    intact = shell("wards")
+    precious.write_text("y")
+    changed, found = shell("wards"), shell("wards", "--json")
+    restored = shell("wards", "--restore", "precious")
+    content = precious.read_text(), (shell.folder / "precious.tampered-1").read_text()
+    forgotten = shell("wards", "--forget", "precious", "--json")
+    unknown = shell("wards", "--restore", "precious")
+
+    assert (none.code, intact.code, changed.code, found.code) == (0, 0, 3, 3)
+    assert "no file is guarded" in none.out
+    assert re.search(rf"^{precious} +intact +yes$", intact.out, re.M)
+    assert re.search(rf"^{precious} +changed +yes$", changed.out, re.M)
+    assert "wards --restore FILE" in changed.out
+    assert [(one["path"], one["state"], one["mendable"]) for one in found.json] == [
+        (str(precious), "changed", True)
+    ]
+    assert (restored.code, content) == (0, ("x", "y"))
+    assert "what was there is now precious.tampered-1" in restored.err
+    assert (forgotten.code, forgotten.json) == (0, [])
+    assert unknown.code == 2 and "is not guarded" in unknown.err
+
+
+def test_a_file_whose_copy_is_damaged_is_not_restored_and_that_is_said(
+    shell: Shell, bus: AsyncMessageBus
+) -> None:
+    precious = shell.folder / "precious"
+    precious.write_text("x")
+    shell("ritual", "fairy_ward", "--file", "precious")
+    (copy,) = (shell.folder / "home/guarded").glob("*.copy")
+    copy.write_text("evil")
+    precious.write_text("y")
+
+    done = shell("wards", "--restore", "precious")
+
+    assert (done.code, precious.read_text()) == (3, "y")
+    assert "its copy is damaged" in done.err
+    assert re.search(r"precious +changed +no$", done.out, re.M)
 
 
 def test_ones_own_ritual_is_listed_and_performed(shell: Shell, bus: AsyncMessageBus) -> None:
@@ -469,6 +577,33 @@ def test_preferences_are_told_with_counts_and_why_the_first_is_first(
     assert [row["remedy"] for row in found] == ["failover", "failover", "again"]
 
 
+def test_what_an_operator_prefers_is_shown_at_once(
+    shell: Shell, loop: Loop, bus: AsyncMessageBus
+) -> None:
+    async def prefer() -> None:
+        bus.magic.prefer("wait", "failover", author="ann")
+
+    loop.do(prefer())
+    until(lambda: shell("preferences", "--json").json)
+
+    done = shell("preferences")
+
+    assert re.search(r"^anywhere +any +wait +\d+% .* \+0\.1 +ann$", done.out, re.M)
+    assert "anywhere, any: wait first: " in done.out
+
+
+def test_why_a_remedy_is_first_stays_within_the_terminal(shell: Shell, loop: Loop) -> None:
+    rows = [ROW, {**ROW, "remedy": "again", "probability": 0.1}]
+    loop.do(shown(shell, loop, preferences=rows).close())
+    shell.set(COLUMNS="80", TERM="xterm", NO_COLOR="1")
+
+    typing = Typing(shell, "preferences")
+
+    assert typing.end() == 0
+    assert "it is expected to help" in " ".join(typing.seen.split())
+    assert max(map(len, typing.seen.splitlines())) <= 80
+
+
 def test_hostile_preferences_are_shown_and_not_obeyed(shell: Shell, loop: Loop) -> None:
     texts = ("component", "failure_class", "remedy", "author")
     row = {**ROW, **dict.fromkeys(texts, HOSTILE), "tried": HOSTILE, "offset": 1.0}
@@ -509,4 +644,80 @@ def test_status_shows_all_of_a_running_bus(shell: Shell, loop: Loop) -> None:
     assert re.search(r"^claude +open +in \d\d s +3", running, re.M)
     assert re.search(r" 3 +20 +2 +yes$", running, re.M)
     assert re.search(r"^claude +open +3", dead, re.M)
+    assert "hardened" not in dead
     assert not STEERING.search(running)
+
+
+def test_a_component_that_is_as_badly_off_as_its_worst_child_is_not_listed_twice(
+    shell: Shell, loop: Loop
+) -> None:
+    child = {"state": "open", "retry_after": 30.0, "failure_count": 5, "last_error": "down"}
+    breakers = {"ai_provider": {**child, "worst": "ai_provider:claude"}, "persistence": child}
+    breakers["ai_provider:claude"] = child
+    store = shown(shell, loop, circuit_breakers=breakers)
+
+    listed = shell("status").out
+
+    loop.do(store.close())
+    assert re.findall(r"^(\w+) +open", listed, re.M) == ["persistence", "claude"]
+
+
+DAMAGED = [
+    *["{x", "", "[]", "5", "null", "[" * 100_000],
+    *[{"v": 2}, {"magic": []}, {"magic": None}, {"providers": 5}, {"providers": [5]}],
+    *[{"magic": {name: value}} for name in ("circuit_breakers", "limits") for value in ([1], 5)],
+    *[{"magic": {name: {"a": value}}} for name in ("circuit_breakers", "limits") for value in (5,)],
+    *[{"magic": {"preferences": [5]}}, {"magic": {"rituals": [1]}}],
+]
+
+
+@pytest.mark.parametrize("body", DAMAGED, ids=lambda body: str(body)[:40])
+def test_a_damaged_state_hides_neither_the_database_nor_other_buses(
+    shell: Shell, loop: Loop, body: str | dict[str, object]
+) -> None:
+    store = shown(shell, loop, energy_level=42.0)
+    text = body if isinstance(body, str) else json.dumps({"v": 1, "state": "running", **body})
+
+    async def spoil() -> None:
+        await store.keep_snapshot("damaged", text)
+
+    loop.do(spoil())
+
+    for words in (
+        ("status",),
+        ("status", "--json"),
+        ("preferences",),
+        ("rituals",),
+        ("providers",),
+    ):
+        done = shell(*words)
+        assert done.code == 0
+        assert "the state of the bus damaged is damaged and left out" in done.err
+    assert "42 of" in shell("status").out
+    assert shell("set-default", "a").code == 0
+    loop.do(store.close())
+
+
+@pytest.mark.parametrize("value", [None, "x", [], {}, True, float("nan")], ids=repr)
+def test_a_value_that_is_none_is_shown_as_none(shell: Shell, loop: Loop, value: object) -> None:
+    breaker = dict.fromkeys(["retry_after", "failure_count", "success_count", "last_error"], value)
+    row = {**ROW, **dict.fromkeys(["probability", "success_rate", "cost", "tried"], value)}
+    limit = dict.fromkeys(["in_flight", "limit", "queued"], value)
+    store = shown(
+        shell,
+        loop,
+        energy_level=value,
+        acorn_reserve=value,
+        hardened_for=value,
+        circuit_breakers={"ai_provider:claude": {**breaker, "state": "open"}},
+        limits={"claude": limit},
+        preferences=[row],
+    )
+
+    found = [shell(words) for words in ("status", "preferences", "providers")]
+    plain = [shell(words, "--json") for words in ("status", "preferences")]
+
+    loop.do(store.close())
+    assert [done.code for done in found] == [0, 0, 0]
+    for done in plain:
+        assert "NaN" not in done.out

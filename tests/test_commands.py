@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 
 import pytest
 
@@ -158,6 +159,58 @@ async def test_one_that_is_taken_in_the_moment_of_the_end_is_answered(
     found = await store.command(id)
     assert taken == ("taken", "")
     assert found is not None and found[0] == "failed"
+
+
+async def test_one_that_goes_on_although_cancelled_is_not_waited_for_longer_than_five_seconds(
+    store: Shared, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = asyncio.Event()
+
+    async def stubborn(asked: Mapping[str, object]) -> object:
+        while not ended.is_set():
+            with suppress(asyncio.CancelledError):
+                await ended.wait()
+        return "at last"
+
+    id = await store.post_command("bus", "stubborn", json.dumps({"name": "slow"}))
+    task = asyncio.create_task(Commands(store, clock, "bus", {"stubborn": stubborn}).run())
+    await clock.advance(1.0)
+
+    task.cancel()
+    await clock.advance(4.9)
+    waits = not task.done()
+    await clock.advance(0.2)
+    gone_on = task.done()
+    ended.set()
+    await clock.advance(0.0)
+
+    assert (waits, gone_on) == (True, True)
+    assert "stopped with 1 commands that go on although cancelled" in caplog.text
+    assert await store.command(id) == ("done", '"at last"')
+
+
+async def test_the_log_tells_what_was_asked_and_of_whom(
+    store: Shared, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    bodies = [
+        {"name": "mana_surge", "issue": "private"},
+        {"component": "alpha"},
+        {"raised": True},
+        ["x"],
+    ]
+
+    with caplog.at_level(logging.INFO, "zejzl"):
+        async with Serving(store, clock, echo=echo):
+            for body in bodies:
+                await store.post_command("bus", "echo", json.dumps(body))
+            await clock.advance(1.0)
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "command 'echo' (mana_surge): done",
+        "command 'echo' (alpha): done",
+        "command 'echo': done",
+        "command 'echo': failed",
+    ]
 
 
 async def test_what_nobody_waits_for_any_more_is_not_done(store: Shared, clock: FakeClock) -> None:
@@ -343,14 +396,24 @@ async def test_admission_control_is_raised_and_lowered(clock: FakeClock, raised:
     assert isinstance(answer, dict) and answer["raised"] is raised
 
 
-@pytest.mark.parametrize("name", ["ai_provider:claude", "claude"])
-async def test_a_provider_goes_by_its_name_and_by_its_breakers(clock: FakeClock, name: str) -> None:
-    magic = FairyMagic(clock=clock)
-    magic.gate.provider("claude")
+@pytest.mark.parametrize("name", ["ai_provider:claude", "claude", "Claude"])
+@pytest.mark.parametrize("called", [True, False])
+async def test_a_provider_goes_by_its_name_and_by_its_breakers_from_the_start(
+    clock: FakeClock, name: str, called: bool
+) -> None:
+    async with make_bus(clock) as bus:
+        await register(bus, clock, claude="ok")
+        if called:
+            await finished(clock, bus.send("hello"))
+        known = handlers(bus.magic)
 
-    answer = await handlers(magic)["reset"]({"name": name})
+        answer = await known["reset"]({"name": name})
+        asked = {"component": name, "issue": "x"}
+        row = await finished(clock, _done(known["heal"], asked))
 
     assert answer == {"name": "ai_provider:claude", "state": "closed"}
+    assert isinstance(row, dict)
+    assert (row["target"], row["verified"]) == ("ai_provider:claude", True)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import json
 import re
 from datetime import UTC, datetime
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -18,6 +18,7 @@ from zejzl.events import (
     RecoveryRecorded,
     RunbookPerformed,
     RunbookStep,
+    check_text,
     from_json,
     tag,
     to_json,
@@ -32,6 +33,17 @@ CHANGED = BreakerChanged(
     generation=1,
     reason="3 failures",
     timestamp=NOON,
+)
+RECORDED = RecoveryRecorded(
+    target="claude",
+    issue="HTTP 500",
+    failure_class="server_error",
+    remedy="retry",
+    success=True,
+    verified=True,
+    energy_used=10.0,
+    timestamp=NOON,
+    outcome="ok",
 )
 STEP: RunbookStep = {"what": "warm the cache", "ok": True, "seconds": 0.5, "said": "warmed"}
 PERFORMED = RunbookPerformed(
@@ -103,22 +115,11 @@ def test_a_runbooks_steps_are_stored_as_plain_json() -> None:
 
 
 def test_a_row_that_is_older_than_a_field_gets_the_fields_default() -> None:
-    recorded = RecoveryRecorded(
-        target="claude",
-        issue="HTTP 500",
-        failure_class="server_error",
-        remedy="retry",
-        success=True,
-        verified=True,
-        energy_used=10.0,
-        timestamp=NOON,
-        outcome="ok",
-    )
-    body = to_json(recorded)
+    body = to_json(RECORDED)
     older = {name: value for name, value in body.items() if value is not None}
 
     assert "request_id" not in older
-    assert from_json(older) == recorded
+    assert from_json(older) == RECORDED
 
 
 @pytest.mark.parametrize("field", ["name", "generation", "timestamp"])
@@ -132,6 +133,43 @@ def test_a_missing_field_is_named(field: str) -> None:
 def test_a_time_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="yesterday"):
         from_json({**to_json(CHANGED), "timestamp": "yesterday"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("target", None), ("target", 5), ("target", ["a"]), ("target", {})],
+        *[("success", None), ("success", "no"), ("success", 1)],
+        *[("verified", "no"), ("verified", 1)],
+        *[("energy_used", None), ("energy_used", "x"), ("energy_used", True)],
+        *[("energy_used", float("nan")), ("energy_used", 10**400)],
+        *[("cost", "x"), ("cost", False), ("cost", float("inf"))],
+        ("timestamp", "2026-11-22T12:00:00"),
+        ("timestamp", 5),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_a_value_that_cannot_be_is_refused_and_named(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=r"^not a recovery_recorded: .*(time|'\w+' cannot be)"):
+        from_json({**to_json(RECORDED), name: value})
+
+
+@pytest.mark.parametrize("body", [[], [1], 5, "text", None, True], ids=repr)
+def test_what_is_no_object_is_no_event(body: Any) -> None:
+    with pytest.raises(ValueError, match="not an event"):
+        from_json(body)
+
+
+def test_a_whole_number_is_a_number() -> None:
+    assert from_json({**to_json(RECORDED), "energy_used": 10}) == RECORDED
+
+
+def test_text_is_checked_by_name() -> None:
+    check_text("author", "añada")
+    with pytest.raises(TypeError, match=r"^author must be text, not int$"):
+        check_text("author", 7)
+    with pytest.raises(ValueError, match=r"^author is not storable: .* at position 1$"):
+        check_text("author", "a\ud800")
 
 
 def test_a_field_that_is_not_ours_is_left_out() -> None:

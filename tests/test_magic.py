@@ -188,6 +188,83 @@ async def test_resetting_a_breaker_closes_its_children_too_and_unknown_names_are
     assert await magic.reset_circuit_breaker("toaster") is False
 
 
+@pytest.mark.parametrize("name", ["a", "A", "ai_provider:a", " ai_provider:A"])
+async def test_a_provider_goes_by_its_own_name_as_well(name: str) -> None:
+    clock = FakeClock()
+    magic = make(clock)
+    child = magic.gate.provider("a")
+    break_down(magic, child)
+
+    status: Any = await magic.get_circuit_breaker_status(name.strip())
+    done = await magic.reset_circuit_breaker(name.strip())
+    healed = await finished(clock, magic.blue_spark_heal(name.strip(), "it broke"))
+    auto = await finished(clock, magic.auto_heal(name.strip(), ServerError("x")))
+
+    assert (status["state"], done, child.state, healed, auto) == (
+        *("open", True, "closed", True, True),
+    )
+    assert {row.target for row in magic.healing_history} == {"ai_provider:a"}
+
+
+async def test_a_provider_that_nobody_has_called_yet_is_known_by_its_probe() -> None:
+    clock = FakeClock()
+    magic = make(clock)
+
+    async def well() -> bool:
+        return True
+
+    magic.remedies.watch("ai_provider:a", well)
+
+    assert await magic.reset_circuit_breaker("a") is True
+    assert await finished(clock, magic.auto_heal("a", ServerError("x"))) is True
+    assert magic.healing_history[-1].target == "ai_provider:a"
+
+
+async def test_what_is_no_component_at_all_is_refused_before_anything_is_paid() -> None:
+    magic = make(FakeClock())
+
+    with pytest.raises(ValueError, match="component is not storable"):
+        await magic.blue_spark_heal("tool\ud800", "it broke")
+    with pytest.raises(TypeError, match="component must be text"):
+        await magic.blue_spark_heal(None, "it broke")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="agent is not storable"):
+        await magic.acorn_vitality_boost("a\ud800", {"max_tokens": 10})
+    with pytest.raises(ValueError, match="reason is not storable"):
+        magic.restore_energy(5.0, "\ud800")
+
+    assert (magic.energy_level, magic.acorn_reserve, list(magic.healing_history)) == (100.0, 5, [])
+
+
+NO_AMOUNT = [float("nan"), float("inf"), -1.0, 10**400, True, "5", None]
+
+
+@pytest.mark.parametrize("value", NO_AMOUNT, ids=lambda value: repr(value)[:10])
+def test_what_is_no_amount_is_refused_by_name_and_changes_nothing(value: Any) -> None:
+    magic = make(FakeClock(), energy_level=50.0)
+
+    for name, call in (
+        ("cost", lambda: magic.charge(value)),
+        ("amount", lambda: magic.restore_energy(value, "x")),
+        ("seconds", lambda: magic.harden(value)),
+        ("energy_level", lambda: FairyMagic(energy_level=value)),
+        ("max_energy", lambda: FairyMagic(max_energy=value)),
+    ):
+        with pytest.raises((TypeError, ValueError), match=f"^{name} must be a "):
+            call()
+
+    assert (magic.energy_level, magic.gate.hardened_for) == (50.0, 0.0)
+
+
+@pytest.mark.parametrize("raised", ["down", float("nan"), 1, 0, None])
+async def test_a_shield_is_up_or_down_and_nothing_else(raised: Any) -> None:
+    magic = make(FakeClock())
+
+    with pytest.raises(TypeError, match="raised must be True or False, not "):
+        await magic.fairy_shield(raised)
+
+    assert (magic.is_shielded, magic.energy_level) == (False, 100.0)
+
+
 async def test_time_earns_nothing_while_no_provider_is_well() -> None:
     clock = FakeClock()
     magic = make(clock, energy_level=50.0)

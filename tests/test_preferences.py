@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import chain, groupby, pairwise
 from math import exp, isfinite, log
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zejzl.policies.diagnosis import RUNBOOK, Remedy
-from zejzl.policies.preferences import CELLS, Preferences, Row
+from zejzl.policies.preferences import ALL, CELLS, Preferences, Row
 
 BOOK = {"connect": ["reconnect", "failover", "wait"], "empty": ["retry", "failover"], "auth": []}
 COMPONENTS = ["db", "ai"]
@@ -552,7 +552,11 @@ def test_a_preference_counts_where_it_was_said_to(
         "failover", "wait", author="ann", component=component, failure_class=failure_class
     )
 
-    rows = [each for each in preferences.rows() if each.remedy == "failover"]
+    rows = [
+        each
+        for each in preferences.rows()
+        if each.remedy == "failover" and ALL not in (each.component, each.failure_class)
+    ]
     assert {(each.component, each.failure_class) for each in rows if each.offset > 0} == places
     decided = {
         (each.component, each.failure_class)
@@ -644,13 +648,79 @@ def test_rows_tell_all_of_a_place_that_has_something_to_tell_best_first() -> Non
     ]
 
 
+@pytest.mark.parametrize(
+    ("component", "failure_class", "place", "shown"),
+    [
+        (None, None, ("*", "*"), ["wait", "failover"]),
+        ("db", None, ("db", "*"), ["wait", "failover"]),
+        (None, "connect", ("*", "connect"), ["wait", "reconnect", "failover"]),
+        ("db", "empty", ("db", "empty"), ["retry", "wait", "failover"]),
+    ],
+    ids=["everywhere", "a component", "a class", "a class in a component"],
+)
+def test_what_was_said_is_shown_at_once_where_it_was_said_to_count(
+    component: str | None, failure_class: str | None, place: tuple[str, str], shown: list[str]
+) -> None:
+    preferences = after([Preferred("wait", "failover", "ann", component, failure_class)])
+
+    rows = preferences.rows()
+
+    assert {(each.component, each.failure_class) for each in rows} == {place}
+    assert sorted(each.remedy for each in rows) == sorted(shown)
+    assert {each.remedy: (each.offset, each.author) for each in rows if each.author} == {
+        "wait": (0.1, "ann"),
+        "failover": (-0.1, "ann"),
+    }
+    assert all(each.tried == 0 for each in rows)
+
+
+def test_a_users_own_remedy_is_shown_before_it_was_tried() -> None:
+    preferences = after(times(1, *WAIT, success=True))
+
+    rows = preferences.rows(lambda component, kind: ["own"] if component == "db" else [])
+
+    assert {each.remedy: each.tried for each in rows} == {
+        **{"reconnect": 0, "failover": 0, "wait": 1},
+        "own": 0,
+    }
+
+
+def test_the_remedies_that_are_known_are_the_runbook_s_and_those_that_were_tried() -> None:
+    preferences = after(times(1, "db", "connect", "restart", success=True))
+
+    assert preferences.remedies == {"restart", *chain.from_iterable(BOOK.values())}
+
+
+def test_whatever_is_told_is_a_change_and_looking_is_none() -> None:
+    preferences = Preferences(BOOK)
+    wish = Preferred("wait", "failover", "ann", None, None)
+    seen = []
+
+    for tell in (
+        lambda: Learnt(*WAIT, True, 0.1).tell(preferences),
+        lambda: wish.tell(preferences),
+        lambda: preferences.withdraw("failover", "wait"),  # nobody said that
+        lambda: preferences.withdraw("wait", "failover"),
+        lambda: preferences.restore(after(times(1, *WAIT, success=True)).snapshot()),
+        lambda: (preferences.rows(), preferences.snapshot(), preferences.order(*WAIT[:2], [*BOOK])),
+    ):
+        before = preferences.changes
+        tell()
+        seen.append(preferences.changes > before)
+
+    assert seen == [True, True, False, True, True, False]
+
+
 @given(LOGS)
 def test_rows_show_what_decides(log: list[Learnt | Preferred]) -> None:
     preferences = after(log)
 
+    for (component, kind), rows in groupby(
+        preferences.rows(), lambda each: (each.component, each.failure_class)
+    ):
+        shown = {each.remedy: each.probability for each in rows}
+        assert preferences.probabilities(component, kind, list(shown)) == pytest.approx(shown)
     for each in preferences.rows():
-        shares = preferences.probabilities(each.component, each.failure_class)
-        assert each.probability == shares[each.remedy]
         assert each.score == each.success_rate - each.cost + each.offset
         assert 0 < each.success_rate < 1
         assert 0 <= each.cost <= 1

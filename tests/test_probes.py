@@ -7,6 +7,7 @@ import pytest
 from tests.driving import break_down, finished, make_bus, register
 from zejzl.engine.probes import PROBE_TOKENS, provider_answers, store_answers
 from zejzl.errors import EmptyAnswer, ServerError, StoreFull
+from zejzl.magic.remedies import Ended
 from zejzl.stores import InMemoryStore
 from zejzl.testing import FakeClock, ScriptedProvider
 
@@ -19,18 +20,41 @@ class Full(InMemoryStore):
 async def test_a_provider_is_asked_the_least_there_is() -> None:
     provider = ScriptedProvider(["pong"])
 
-    assert await provider_answers(provider) is True
+    assert await provider_answers(provider, "ai_provider:a") is True
     (request,) = provider.requests
     assert (request.content, request.max_tokens, request.history) == ("ping", PROBE_TOKENS, ())
 
 
 async def test_an_empty_answer_to_so_short_a_question_is_an_answer() -> None:
-    assert await provider_answers(ScriptedProvider([EmptyAnswer("x")])) is True
+    assert await provider_answers(ScriptedProvider([EmptyAnswer("x")]), "ai_provider:a") is True
 
 
 async def test_a_provider_that_fails_is_not_well() -> None:
     with pytest.raises(ServerError, match="down"):
-        await provider_answers(ScriptedProvider([ServerError("down")]))
+        await provider_answers(ScriptedProvider([ServerError("down")]), "ai_provider:a")
+
+
+async def test_a_failure_is_told_under_the_name_that_the_bus_has_for_the_provider() -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        await bus.register_provider(
+            "alpha", ScriptedProvider([ServerError("down", provider="chatgpt")], clock=clock)
+        )
+
+        found = await finished(clock, bus.magic.check_all())
+
+    assert found["ai_provider:alpha"] == Ended(False, "ServerError: alpha: down")
+
+
+async def test_a_failure_that_takes_no_name_is_a_failure_all_the_same() -> None:
+    class Frozen(ServerError):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "provider" and value:
+                raise AttributeError("frozen")
+            super().__setattr__(name, value)
+
+    with pytest.raises(Frozen, match="down"):
+        await provider_answers(ScriptedProvider([Frozen("down")]), "ai_provider:a")
 
 
 async def test_a_store_is_well_if_it_can_be_written_and_nothing_is_changed_by_that() -> None:
@@ -59,10 +83,10 @@ async def test_a_bus_probes_its_store_and_each_provider_and_closes_what_answers(
         found = await finished(clock, bus.magic.check_all())
 
         assert found == {
-            "persistence": True,
-            "ai_provider:a": True,
-            "ai_provider:b": False,
-            "ai_provider:c": False,
+            "persistence": (True, "ok"),
+            "ai_provider:a": (True, "circuit breaker closed"),
+            "ai_provider:b": (False, "ServerError: b: x"),
+            "ai_provider:c": (False, "no end within 10 s"),
         }
         assert clock.now() == pytest.approx(10.0, abs=0.1)  # for the one that is silent
         states = [bus.magic.gate.provider(name).state for name in "abc"]
@@ -75,11 +99,9 @@ async def test_a_recovery_by_hand_is_verified_by_the_providers_own_answer(well: 
     async with make_bus(clock) as bus:
         await register(bus, clock, a="pong" if well else ServerError("down"))
 
+        # Nobody has called it yet: it has no breaker, and is known by its probe.
         healed = await finished(clock, bus.magic.auto_heal("ai_provider:a", ServerError("x")))
 
-        assert healed is False  # nobody has called it yet: it has no breaker and is unknown
-        bus.magic.gate.provider("a")
-        healed = await finished(clock, bus.magic.auto_heal("ai_provider:a", ServerError("x")))
         row = bus.magic.healing_history[-1]
         assert (healed, row.verified) == (well, well)
-        assert row.outcome == ("ok" if well else "ServerError: down")
+        assert row.outcome == ("ok" if well else "ServerError: a: down")

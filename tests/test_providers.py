@@ -29,10 +29,10 @@ from zejzl.errors import (
     RateLimited,
     ServerError,
 )
-from zejzl.messages import Delta, Reply, Request, Turn, Usage
+from zejzl.messages import MOST_TOKENS, Delta, Reply, Request, Turn, Usage
 from zejzl.ports import Provider, StreamingProvider
 from zejzl.providers import Anthropic, Gemini, Offline, OpenAICompatible
-from zejzl.providers.adapter import MOST_TOKENS, Adapter
+from zejzl.providers.adapter import Adapter
 from zejzl.testing import Call, FaultServer, faults
 from zejzl.testing.behaviours import CANONICAL, Play, WireName, pieces
 

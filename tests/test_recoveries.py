@@ -21,8 +21,9 @@ from zejzl.errors import (
     RateLimited,
     ServerError,
 )
-from zejzl.events import DriftDetected, Event, PreferenceStated
-from zejzl.magic import FairyMagic
+from zejzl.events import DriftDetected, Event, PreferenceStated, to_json
+from zejzl.magic import CircuitBreakerConfig, FairyMagic
+from zejzl.policies.budget import Cost
 from zejzl.policies.diagnosis import Remedy, diagnose
 from zejzl.testing import FakeClock
 
@@ -242,6 +243,7 @@ async def test_a_refused_attempt_is_a_row_too_that_costs_and_teaches_nothing() -
     (row,) = magic.healing_history
     assert (healed, row.success, row.verified, row.energy_used) == (False, False, None, 0.0)
     assert (row.cost, magic.energy_level) == (None, 9.0)
+    assert row.remedy == "none"
 
 
 async def test_behind_an_open_breaker_nothing_is_tried() -> None:
@@ -256,7 +258,20 @@ async def test_behind_an_open_breaker_nothing_is_tried() -> None:
 
     (row,) = magic.healing_history
     assert (healed, tried, row.energy_used) == (False, [], 0.0)
-    assert row.outcome == "circuit breaker is open for 45.0 s"
+    assert (row.remedy, row.outcome) == ("none", "circuit breaker is open for 45.0 s")
+
+
+async def test_behind_an_open_breaker_that_awaits_its_probe_something_is_tried() -> None:
+    clock = FakeClock()
+    magic = make(clock)
+    breaker = magic.circuit_breakers[COMPONENT]
+    for _ in range(3):
+        breaker.fail(breaker.rule.generation, ServerError("x"))
+
+    await clock.advance(45.0)
+    healed = await finished(clock, magic.auto_heal(COMPONENT, ServerError("x")))
+
+    assert (healed, breaker.state) == (True, "open")
 
 
 @pytest.mark.parametrize(
@@ -320,6 +335,25 @@ def test_a_failure_is_told_in_its_words_on_one_short_line_if_it_has_any() -> Non
     assert {type(row.remedy) for row in rows} == {str}
 
 
+def test_a_row_holds_plain_values_whatever_it_is_told() -> None:
+    row = make(FakeClock()).recoveries.record(
+        COMPONENT,
+        "x",
+        FailureClass.CONNECT,
+        Remedy.WAIT,
+        success=True,
+        verified=True,
+        energy_used=Cost.WAITED,
+        outcome=FailureClass.CONNECT,
+        cost=Cost.HEDGE,
+    )
+
+    kinds = {name: type(value) for name, value in to_json(row).items()}
+    assert kinds["energy_used"] is kinds["cost"] is float
+    assert kinds["failure_class"] is kinds["remedy"] is kinds["outcome"] is str
+    assert "Cost" not in repr(row)
+
+
 def test_drift_is_an_event_that_names_what_is_no_longer_as_it_was() -> None:
     magic = make(FakeClock())
     events = heard(magic)
@@ -376,18 +410,123 @@ def test_a_preference_that_is_withdrawn_leaves_nothing_but_the_event() -> None:
     "wrong",
     [
         {"winner": "retry", "loser": "retry"},
-        {"winner": "retry", "loser": "wait", "failure_class": "bad luck"},
+        {"failure_class": "bad luck"},
+        {"winner": "wiat"},
+        {"loser": "wiat"},
+        {"component": "nope"},
+        {"winner": "wait\ud800"},
+        {"author": "\ud800"},
+        {"author": " "},
+        {"component": "ai_provider:\ud800"},
     ],
-    ids=["itself", "no such class"],
+    ids=lambda wrong: ascii(wrong),
 )
 def test_a_preference_that_cannot_be_is_refused_and_told_to_nobody(wrong: Any) -> None:
     magic = make(FakeClock())
     before, events = magic.snapshot(), heard(magic)
 
-    with pytest.raises(ValueError, match=r"retry|bad luck"):
-        magic.prefer(**wrong)
+    with pytest.raises(ValueError, match=r"known: |itself|storable|empty"):
+        magic.prefer(**{"winner": "retry", "loser": "wait"} | wrong)
 
     assert (magic.snapshot(), events) == (before, [])
+
+
+@pytest.mark.parametrize("name", ["winner", "loser", "author", "component"])
+@pytest.mark.parametrize("value", [7, b"wait", ["wait"]])
+@pytest.mark.parametrize("withdraw", [True, False])
+def test_a_preference_is_made_of_texts(name: str, value: Any, withdraw: bool) -> None:
+    magic = make(FakeClock())
+    before = magic.snapshot()
+
+    with pytest.raises(TypeError, match=f"{name} must be text, not "):
+        magic.prefer(**{"winner": "retry", "loser": "wait", name: value}, withdraw=withdraw)
+
+    assert magic.snapshot() == before
+
+
+def test_what_is_unknown_is_told_with_what_is_known() -> None:
+    magic = make(FakeClock())
+    offer(magic, [], mend=True)
+    teach(magic, "prayer")
+
+    with pytest.raises(ValueError, match=r"no remedy named 'wiat'; known: .*mend.*prayer.*wait"):
+        magic.prefer("wiat", "retry")
+    with pytest.raises(ValueError, match="no component named 'nope'; known: ai_provider, persist"):
+        magic.prefer("wait", "retry", component="nope")
+    with pytest.raises(ValueError, match="no failure class 'odd'; known: rate_limited, "):
+        magic.prefer("wait", "retry", failure_class="odd")
+
+    for known in ("mend", "prayer", Remedy.FAILOVER):
+        magic.prefer(known, "wait")
+
+
+@pytest.mark.parametrize(
+    ("component", "full"),
+    [
+        (COMPONENT, COMPONENT),
+        ("Alpha", "ai_provider:alpha"),
+        ("ai_provider:alpha", "ai_provider:alpha"),
+        ("ai_provider:Later", "ai_provider:later"),
+        (f"{COMPONENT}:later", f"{COMPONENT}:later"),
+        (None, "*"),
+    ],
+)
+def test_what_is_preferred_is_shown_at_once_with_its_author(
+    component: str | None, full: str
+) -> None:
+    magic = make(FakeClock())
+    magic.gate.provider("alpha")
+
+    magic.prefer("wait", "failover", component=component, failure_class="connect", author="nela")
+
+    shown = {row["remedy"]: (row["offset"], row["author"]) for row in magic.preferences()}
+    assert {row["component"] for row in magic.preferences()} == {full}
+    assert shown["wait"] == (0.1, "nela") and shown["failover"] == (-0.1, "nela")
+
+    magic.prefer("wait", "failover", component=component, failure_class="connect", withdraw=True)
+
+    assert magic.preferences() == []
+
+
+async def test_of_a_component_that_has_gone_a_word_can_be_taken_back() -> None:
+    kept = make(FakeClock(), components={"printer": CircuitBreakerConfig()})
+    kept.prefer("wait", "retry", component="printer")
+    magic = make(FakeClock())
+    magic.restore(kept.snapshot())
+
+    magic.prefer("wait", "retry", component="printer", withdraw=True)
+
+    assert magic.preferences() == []
+
+
+def test_a_users_remedy_is_shown_before_it_was_tried() -> None:
+    magic = make(FakeClock())
+    teach(magic, "wait", kind="connect", times=1)
+    before = {row["remedy"] for row in magic.preferences()}
+
+    offer(magic, [], mend=True)
+
+    assert {row["remedy"]: row["tried"] for row in magic.preferences()} == {
+        **dict.fromkeys(before, 0),
+        "wait": 1,
+        "mend": 0,
+    }
+
+
+async def test_a_look_at_what_was_learned_is_worked_out_once_and_is_the_askers_own() -> None:
+    magic = make(FakeClock())
+    teach(magic, "wait", kind="connect")
+    first = magic.preferences()
+    kept = magic.recoveries._rows
+
+    magic.preferences()[0].clear()
+    status: Any = await magic.get_system_status()
+
+    assert magic.recoveries._rows is kept
+    assert (magic.preferences(), status["preferences"]) == (first, first)
+    assert status["learning_preferences_count"] == len(magic.learning_preferences) == 1
+    teach(magic, "wait", kind="connect", times=1)
+    assert magic.preferences() != first
 
 
 async def test_what_is_shown_are_the_runbooks_remedies_and_ones_own_of_what_has_failed() -> None:
@@ -467,7 +606,7 @@ def learn_all(magic: FairyMagic, log: Sequence[tuple[str, str, str, bool, float 
 def test_restored_it_goes_on_to_the_last_bit(past: Any, future: Any) -> None:
     one, other = make(FakeClock()), make(FakeClock())
     learn_all(one, past)
-    one.prefer("own", "retry", author="nela")
+    one.prefer("failover", "retry", author="nela")
 
     other.restore(json.loads(json.dumps(one.snapshot())))
     for magic in (one, other):

@@ -140,6 +140,50 @@ def test_a_component_is_a_name(component: Any) -> None:
             decorate(component)
 
 
+def test_a_name_that_could_not_be_written_down_is_refused() -> None:
+    remedies = Remedies(FakeClock())
+
+    for decorate in (remedies.remedy, remedies.probe):
+        with pytest.raises(ValueError, match="component is not storable"):
+            decorate("tool_call:\ud800")
+    with pytest.raises(ValueError, match="the remedy's name is not storable"):
+        remedies.remedy("tool_call")(returning(True, "mend\ud800"))
+
+    assert remedies.offered("tool_call", F.UNKNOWN) == []
+
+
+@pytest.mark.parametrize(
+    ("component", "full"),
+    [
+        ("alpha", "ai_provider:alpha"),
+        (" Alpha", "ai_provider:alpha"),
+        ("ai_provider:later", "ai_provider:later"),
+        ("tool_call:db", "tool_call:db"),
+    ],
+)
+def test_a_component_of_a_controller_goes_by_its_name_and_a_provider_by_its_own(
+    component: str, full: str
+) -> None:
+    magic = FairyMagic(clock=FakeClock())
+    magic.gate.provider("alpha")
+
+    magic.remedy(component)(returning(True))
+    magic.probe(component)(returning(True))
+
+    assert magic.remedies.offered(full, F.UNKNOWN) == ["own"]
+    assert magic.remedies.probed == [full]
+
+
+def test_a_component_that_a_controller_does_not_know_is_refused_with_those_it_knows() -> None:
+    magic = FairyMagic(clock=FakeClock())
+
+    for decorate in (magic.remedy, magic.probe):
+        with pytest.raises(ValueError, match=r"'p_typo'; known: ai_provider, .*comes later is "):
+            decorate("p_typo")
+        with pytest.raises(TypeError, match="component must be text"):
+            decorate(returning(True))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("wrong", [lambda: True, "restart", object(), print])
 def test_what_is_not_async_is_refused(wrong: Any) -> None:
     remedies = Remedies(FakeClock())

@@ -7,7 +7,9 @@ import os
 import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from tests.driving import finished
 from zejzl.errors import ServerError
 from zejzl.events import Event, RecoveryRecorded, RunbookPerformed, to_json
+from zejzl.magic.remedies import Ended
 from zejzl.magic.rituals import Keeper, Rituals, Runbook, Step
 from zejzl.magic.wards import Wards
 from zejzl.policies.budget import Budget
@@ -23,6 +26,7 @@ from zejzl.stores import InMemoryStore
 from zejzl.testing import FakeClock
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+WELL = Ended(True, "ok")
 BUILT_IN = ("holly_blessing", "oak_fortification", "fairy_ward", "mana_surge")
 
 
@@ -36,7 +40,7 @@ class House:
         self.heard: list[Event] = []
         self.wards = Wards(self.clock, folder, self.emit)
         self.healing_history: list[RecoveryRecorded] = []
-        self.answers: dict[str, bool] = {}
+        self.answers: dict[str, Ended] = {}
         self.hardened: list[float] = []
         self.shielded = False
         # In the dark, so that time alone changes nothing.
@@ -47,7 +51,7 @@ class House:
     def energy_level(self) -> float:
         return self._budget.balance(self.clock.now())
 
-    async def check_all(self) -> dict[str, bool]:
+    async def check_all(self) -> dict[str, Ended]:
         return self.answers
 
     def harden(self, seconds: float) -> None:
@@ -312,13 +316,42 @@ def test_what_cannot_be_called_is_refused(rituals: Rituals) -> None:
         ("x", saying_nothing, -1.0),
         ("x", saying_nothing, math.inf),
         ("x", saying_nothing, math.nan),
+        ("x", saying_nothing, 10**400),
     ],
+    ids=lambda value: repr(value)[:20],
 )
 def test_a_step_that_cannot_be_is_refused(
     what: str, act: Callable[[], Awaitable[object]], seconds: float
 ) -> None:
     with pytest.raises(ValueError, match=r"^(what|act|seconds) "):
         Step(what, act, seconds)
+
+
+@pytest.mark.parametrize("seconds", [True, "5", None])
+def test_seconds_are_a_number(seconds: Any) -> None:
+    with pytest.raises(TypeError, match=r"^seconds of 'x' must be a number, not "):
+        Step("x", saying_nothing, seconds)
+
+
+def test_one_without_a_docstring_is_listed_as_that(rituals: Rituals) -> None:
+    async def told() -> None:
+        """
+
+        Migrates the tables.
+
+        At night.
+        """
+
+    rituals.add("told", told)
+    rituals.add("untold", saying_nothing)
+    rituals.add("partial", partial(told))
+
+    lines = rituals.described()
+
+    assert list(lines) == [*BUILT_IN, "told", "untold", "partial"]
+    assert lines["told"] == "Migrates the tables."
+    assert lines["untold"] == "one of your own; its function has no docstring"
+    assert all(lines.values())
 
 
 # What goes wrong ------------------------------------------------------------------------------
@@ -535,21 +568,39 @@ async def test_a_built_in_runbook_costs_nothing(rituals: Rituals, house: House, 
     ("answers", "said"),
     [
         ({}, "there is nothing to probe"),
-        ({"a": True, "b": True}, "answered, circuit breakers closed: a, b"),
-        ({"a": False}, "did not answer: a"),
+        ({"a": WELL, "b": WELL}, "answered: a, b"),
         (
-            {"a": True, "store": False, "b": True},
-            "answered, circuit breakers closed: a, b; did not answer: store",
+            {"a": WELL, "b": Ended(True, "circuit breaker closed")},
+            "answered: a, b (circuit breaker closed)",
         ),
     ],
 )
-async def test_holly_blessing_names_who_answered_and_who_did_not(
-    rituals: Rituals, house: House, answers: dict[str, bool], said: str
+async def test_holly_blessing_names_who_answered_and_whose_breaker_it_closed(
+    rituals: Rituals, house: House, answers: dict[str, Ended], said: str
 ) -> None:
     house.answers = answers
 
-    assert await rituals.perform("holly_blessing") == f"holly_blessing: {said}."
+    sentence = await rituals.perform("holly_blessing")
+
+    assert sentence == f"holly_blessing: {said}; nobody is unwell."
     assert house.performed().success
+
+
+@pytest.mark.parametrize(
+    ("others", "said"), [({}, "nobody answered"), ({"b": WELL}, "answered: b")]
+)
+async def test_holly_blessing_tells_why_one_did_not_answer_and_has_not_succeeded_then(
+    rituals: Rituals, house: House, others: dict[str, Ended], said: str
+) -> None:
+    house.answers = {"a": Ended(False, "ServerError: down"), **others}
+
+    sentence = await rituals.perform("holly_blessing")
+
+    assert sentence == (
+        "holly_blessing stopped at step 2 of 2 (find all well): did not answer: "
+        f"a (ServerError: down); done before: {said}."
+    )
+    assert not house.performed().success
 
 
 async def test_oak_fortification_hardens_and_names_what_it_guards_against(

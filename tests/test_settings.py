@@ -13,6 +13,9 @@ from zejzl.errors import SettingsError
 from zejzl.settings import VENDOR_KEYS, Secret, Settings, VendorSettings, state_folder
 
 PLAIN = [item.name for item in fields(Settings) if item.name != "vendors"]
+SECONDS = [name for name in PLAIN if name.endswith("timeout")]
+SECONDS += ["deadline", "patience", "retention_days"]
+COUNTS = ["max_attempts", "context_tokens", "history_turns", "subscriber_queue", "max_tokens"]
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
 
 
@@ -161,7 +164,27 @@ def test_an_impossible_value_is_refused_by_name(tmp_path: Path, name: str, value
     with pytest.raises(SettingsError) as caught:
         read({name: value}, tmp_path)
 
-    assert caught.value.setting == name.removeprefix("ZEJZL_").lower()
+    assert caught.value.setting == name
+    assert str(caught.value).startswith(f"{name}: ")
+
+
+def test_a_value_is_told_by_the_name_under_which_it_was_given(tmp_path: Path) -> None:
+    (tmp_path / "zejzl.toml").write_text("deadline = -1\n[vendors.zai]\nbase_url = 'z.ai'\n")
+    told = []
+
+    for env, arguments in (
+        ({"ZEJZL_DEADLINE": "-2"}, {}),
+        ({"ZEJZL_DEADLINE": "-2"}, {"deadline": -3}),
+        ({}, {}),
+        ({"ZEJZL_DEADLINE": "1"}, {}),
+    ):
+        with pytest.raises(SettingsError) as caught:
+            read(env, tmp_path, **arguments)
+        told.append(caught.value.setting)
+
+    assert told == ["ZEJZL_DEADLINE", "deadline", "deadline", "vendors.zai.base_url"]
+    with pytest.raises(SettingsError, match=r"^XAI_BASE_URL: must start with"):
+        read({"XAI_BASE_URL": "x.ai"}, tmp_path / "elsewhere")
 
 
 @pytest.mark.parametrize(
@@ -174,13 +197,33 @@ def test_an_impossible_value_is_refused_by_name(tmp_path: Path, name: str, value
         ("max_attempts", 2.0),
         ("failover", "claude"),
         ("failover", ()),
+        *[("failover", 5), ("failover", True), ("failover", ["a", 5]), ("failover", [" "])],
         ("default_provider", ""),
+        *[("default_provider", " "), ("default_provider", 5), ("default_provider", True)],
+        *[("vendors", []), ("vendors", 3), ("vendors", "chatgpt"), ("vendors", None)],
         ("durability", "mostly"),
+        *[(name, 10**400) for name in [*SECONDS, *COUNTS]],
+        *[(name, 10**5_000) for name in [*PLAIN, "vendors"]],
     ],
+    ids=lambda value: repr(value)[:20] if not isinstance(value, int) else "",
 )
 def test_the_constructor_refuses_it_as_well(name: str, value: object) -> None:
     with pytest.raises(SettingsError, match=f"^{name}: "):
         Settings(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", [5, b"sk-secret", ["sk-secret"]])
+def test_the_constructor_refuses_a_vendor_that_cannot_be_and_shows_no_key(key: object) -> None:
+    for of in (VendorSettings(api_key=key), {"api_key": key}):  # type: ignore[arg-type]
+        with pytest.raises(SettingsError, match=r"^vendors\.chatgpt\.api_key: must be") as caught:
+            Settings(vendors={"chatgpt": of})  # type: ignore[dict-item]
+        assert "secret" not in str(caught.value)
+
+
+def test_names_may_come_in_a_list_and_a_vendor_in_a_table() -> None:
+    given = Settings(failover=["a", "b"], vendors={"zai": {"model": "m"}})  # type: ignore[arg-type, dict-item]
+
+    assert given == Settings(failover=("a", "b"), vendors={"zai": VendorSettings(model="m")})
 
 
 @pytest.mark.parametrize(

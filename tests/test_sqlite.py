@@ -518,6 +518,95 @@ async def test_events_of_a_later_version_are_counted_and_skipped(
     assert "3 events could not be read" in caplog.text
 
 
+# Rows that cannot be read
+
+BAD_TEXT = "CAST(x'7bff' AS TEXT)"  # no UTF-8
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["'{x'", "''", "'[]'", "'5'", "'null'", f"'{'[' * 100_000}'", BAD_TEXT, "x'ff'"],
+    ids=["{x", "empty", "[]", "5", "null", "deep", "no UTF-8", "blob"],
+)
+async def test_an_event_that_cannot_be_read_hides_no_other(
+    store: SqliteStore, path: Path, body: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = BudgetRestored(amount=1.0, reason="by hand", timestamp=NOON)
+    await store.record([known])
+    query(path, f"INSERT INTO events (type, at, body) VALUES ('budget_restored', 'x', {body})")
+
+    with caplog.at_level(logging.WARNING, "zejzl.stores"):
+        events = await store.events(type="budget_restored")
+
+    assert (events, store.unread_events) == ([known], 1)
+    assert "1 events could not be read" in caplog.text
+
+
+@pytest.mark.parametrize("at", ["'yesterday'", "'2026-11-22T12:00:00'", "5", BAD_TEXT, "x'ff'"])
+async def test_a_message_or_snapshot_of_no_time_hides_no_other(
+    store: SqliteStore, path: Path, at: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for id in ("1", "2"):
+        await store.accept(question(id), "claude", "opus")
+        await store.settle(answer(question(id)), [OK])
+        await store.keep_snapshot(id, "{}")
+
+    query(path, f"UPDATE messages SET asked_at = {at} WHERE id = '1'")
+    query(path, f"UPDATE snapshots SET at = {at} WHERE owner = '1'")
+
+    with caplog.at_level(logging.WARNING, "zejzl.stores"):
+        assert [message.id for message in await store.messages()] == ["2"]
+        assert [message.id for message in await store.history("c", 9)] == ["2"]
+        assert [owner for owner, *_ in await store.snapshots()] == ["2"]
+    assert "1 messages could not be read" in caplog.text
+    assert "1 snapshots could not be read" in caplog.text
+
+
+async def test_text_that_is_no_utf_8_is_shown_with_marks(store: SqliteStore, path: Path) -> None:
+    for id in ("1", "2"):
+        await store.accept(question(id), "claude", "opus")
+        await store.settle(answer(question(id)), [OK])
+    await store.keep_setting("default_provider", "claude")
+    command = await store.post_command("bus", "reset", "{}")
+    await store.post_command("bus", "reset", "{}")
+
+    query(path, f"UPDATE messages SET response = {BAD_TEXT} WHERE id = '1'")
+    query(path, f"UPDATE settings SET value = {BAD_TEXT}")
+    query(path, f"UPDATE commands SET body = {BAD_TEXT} WHERE id = {command}")
+
+    assert [m.response for m in await store.messages()] == ["{\ufffd", "a"]
+    assert await store.setting("default_provider") == "{\ufffd"
+    assert [body for *_, body in await store.take_commands("bus")] == ["{\ufffd", "{}"]
+
+
+@pytest.mark.parametrize(
+    "owner",
+    ["'x' || char(0)", f"'{'x' * 5_000}'", "'../../home/zejzl.db.owners/x'", "''", "x'ff'"],
+    ids=["NUL", "long", "a path", "empty", "blob"],
+)
+async def test_an_owner_that_can_be_none_is_gone_and_its_requests_are_claimed(
+    store: SqliteStore, path: Path, owner: str
+) -> None:
+    for id in ("1", "2"):
+        await store.accept(question(id), "claude", "opus")
+    query(path, f"UPDATE messages SET owner = {owner} WHERE id = '1'")
+    query(path, "UPDATE messages SET owner = 'dead' WHERE id = '2'")
+
+    assert [orphan.message.id for orphan in await store.orphans()] == ["1", "2"]
+    assert await store.orphans() == []
+
+
+async def test_a_request_that_cannot_be_read_keeps_no_other_from_being_claimed(
+    store: SqliteStore, path: Path
+) -> None:
+    for id in ("1", "2"):
+        await store.accept(question(id), "claude", "opus")
+    query(path, "UPDATE messages SET owner = 'dead'")
+    query(path, "UPDATE messages SET asked_at = 'yesterday' WHERE id = '1'")
+
+    assert [orphan.message.id for orphan in await store.orphans()] == ["2"]
+
+
 # Several stores on one file
 
 

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -298,6 +299,21 @@ async def test_the_newest_are_kept_and_the_oldest_comes_first(
 async def test_a_negative_limit_is_refused(store: Store) -> None:
     for read in (store.history("c", -1), store.messages(limit=-1), store.events(limit=-1)):
         with pytest.raises(ValueError, match="limit must be 0 or more, not -1"):
+            await read
+
+
+@pytest.mark.parametrize(
+    ("limit", "error"),
+    [(2**63, ValueError), (10**5_000, ValueError), (1.0, TypeError), (True, TypeError)],
+    ids=["too many", "far too many", "no whole number", "a yes"],
+)
+async def test_what_is_no_number_of_rows_is_refused(
+    store: Store, limit: Any, error: type[Exception]
+) -> None:
+    reads = store.history("c", limit), store.messages(limit=limit), store.events(limit=limit)
+
+    for read in reads:
+        with pytest.raises(error, match=r"limit must be "):
             await read
 
 

@@ -383,9 +383,7 @@ async def test_a_full_line_of_others_turns_away_nobody_who_goes_first() -> None:
         assert (urgent.done(), counter.answered) == (True, ["fire"])
 
 
-async def test_whoever_waits_for_one_that_leaves_goes_to_another_and_calls_the_gone_one_no_more() -> (
-    None
-):
+async def test_whoever_waits_for_one_that_leaves_calls_it_no_more() -> None:
     clock = FakeClock()
     async with make_bus(clock) as bus:
         a, _ = await register(bus, clock, a=[1.0, "from a"], b="from b")

@@ -7,22 +7,25 @@ because stored data outlives it. Times are aware UTC.
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from datetime import UTC, datetime
-from typing import TypedDict
+from sys import float_info
+from types import UnionType
+from typing import TypedDict, get_args, get_origin
 
 from zejzl.errors import StoreTooNew
 
 VERSION = 1
+UNTRIED = "none"  # the remedy of a row that tells why nothing was tried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecoveryRecorded:
-    """One remedy was tried against one failure: a row of the recovery log.
+    """One remedy was tried against one failure, or why none was: a row of the recovery log.
 
     Attributes:
         target: Provider or component that failed.
         issue: What the failure said.
         failure_class: A `FailureClass` value.
-        remedy: What was done about it.
+        remedy: What was done about it; "none": nothing, and `outcome` says why.
         success: Whether it helped.
         verified: By a retried call or a probe; None when there was nothing to verify with.
         energy_used: Retry budget that was spent.
@@ -213,6 +216,17 @@ TYPES: dict[str, type[Event]] = {
 _TAGS = {cls: tag for tag, cls in TYPES.items()}
 
 
+def _kinds(hint: object) -> tuple[object, ...]:
+    """Return the types that a field's value may have in JSON."""
+    if hint is datetime:
+        return (str,)
+    options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return tuple(list if get_origin(option) is tuple else option for option in options)
+
+
+_KINDS = {cls: {field.name: _kinds(field.type) for field in fields(cls)} for cls in _TAGS}
+
+
 def utc(wall: float) -> datetime:
     """Return the aware UTC time of `wall` seconds since 1970."""
     return datetime.fromtimestamp(wall, UTC)
@@ -236,17 +250,49 @@ def from_json(body: Mapping[str, object]) -> Event:
         StoreTooNew: If a newer version wrote it.
         ValueError: If it is no event of ours.
     """
+    if not isinstance(body, Mapping):
+        raise ValueError(f"not an event: {type(body).__name__}")
     if body.get("v") != VERSION:
         raise StoreTooNew(f"event of version {body.get('v')!r}; this zejzl reads {VERSION}")
     cls = TYPES.get(str(body.get("type")))
     if cls is None:
         raise ValueError(f"unknown event type {body.get('type')!r}")
-    values = {}
+    values: dict[str, object] = {}
     for field in fields(cls):
         if field.name in body:
-            value = body[field.name]
-            values[field.name] = tuple(value) if isinstance(value, list) else value
+            values[field.name] = _read(body, field.name, _KINDS[cls][field.name])
         elif field.default is MISSING:
             raise ValueError(f"not a {body['type']}: {field.name!r} is missing")
-    values["timestamp"] = datetime.fromisoformat(str(values["timestamp"]))
-    return cls(**values)  # type: ignore[arg-type]
+    timestamp = datetime.fromisoformat(str(values["timestamp"]))
+    if timestamp.tzinfo is None:
+        raise ValueError(f"not a {body['type']}: its time has no zone")
+    return cls(**{**values, "timestamp": timestamp})  # type: ignore[arg-type]
+
+
+def _read(body: Mapping[str, object], name: str, kinds: tuple[object, ...]) -> object:
+    """Return a field's value, if it is one: what was damaged is told, not believed."""
+    value = body[name]
+    fits = type(value) in kinds
+    if float in kinds and type(value) in (int, float):
+        fits = abs(value) <= float_info.max  # type: ignore[arg-type]
+    if not fits:
+        raise ValueError(f"not a {body['type']}: {name!r} cannot be {value!r:.40}")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def check_text(name: str, text: object) -> None:
+    """Refuse what could not be written down in an event.
+
+    Raises:
+        TypeError: If it is no text.
+        ValueError: If UTF-8 cannot hold it.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be text, not {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as problem:
+        raise ValueError(
+            f"{name} is not storable: half a character (a lone surrogate) "
+            f"at position {problem.start}"
+        ) from None

@@ -10,14 +10,16 @@ name: a typo must not become a default.
 import difflib
 import math
 import os
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from zejzl.errors import SettingsError
+from zejzl.errors import SettingsError, shorten
 
+MOST_COUNT = 1_000_000_000  # of anything that is counted: no queue and no database holds more
 # Vendor → names of its API key in the environment. The order is that of registration.
 VENDOR_KEYS: dict[str, tuple[str, ...]] = {
     "chatgpt": ("OPENAI_API_KEY",),
@@ -128,7 +130,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not isinstance(self.home, str | os.PathLike):
-            raise SettingsError("home", f"must be a folder, not {self.home!r}")
+            raise SettingsError("home", f"must be a folder, not {_shown(self.home)}")
         object.__setattr__(self, "home", Path(self.home))
         for name in ("connect_timeout", "first_token_timeout", "idle_timeout", "attempt_timeout"):
             check_seconds(name, getattr(self, name))
@@ -138,7 +140,7 @@ class Settings:
         for name in ("max_attempts", "context_tokens", "history_turns", "subscriber_queue"):
             check_count(name, getattr(self, name))
         if not isinstance(self.hedging, bool):
-            raise SettingsError("hedging", f"must be true or false, not {self.hedging!r}")
+            raise SettingsError("hedging", f"must be true or false, not {_shown(self.hedging)}")
         if self.patience is not None and self.patience > (self.deadline or math.inf):
             raise SettingsError(
                 "patience", f"{self.patience:g} s is longer than the deadline, {self.deadline:g} s"
@@ -146,15 +148,16 @@ class Settings:
         if self.max_tokens is not None:
             check_count("max_tokens", self.max_tokens)
         if self.durability not in ("normal", "full"):
-            raise SettingsError("durability", f"must be normal or full, not {self.durability!r}")
-        if isinstance(self.failover, str):
-            raise SettingsError("failover", f"must be a tuple of names, not {self.failover!r}")
-        for name in ("failover", "default_provider"):
-            value = getattr(self, name)
-            if value is not None and (value == "" or value == ()):
-                raise SettingsError(name, "must name a provider, or be left out")
-        for vendor, of in self.vendors.items():
-            _check_vendor(vendor, of)
+            wrong = f"must be normal or full, not {_shown(self.durability)}"
+            raise SettingsError("durability", wrong)
+        if self.default_provider is not None:
+            _check_provider("default_provider", self.default_provider)
+        if self.failover is not None:
+            object.__setattr__(self, "failover", _providers("failover", self.failover))
+        if not isinstance(self.vendors, Mapping):
+            raise SettingsError("vendors", "must be a table of vendors")
+        vendors = {vendor: _vendor(vendor, of) for vendor, of in self.vendors.items()}
+        object.__setattr__(self, "vendors", vendors)
 
     @classmethod
     def from_env(
@@ -176,43 +179,66 @@ class Settings:
         """
         folder = folder or Path.cwd()
         found = dict(_from_toml(folder / "zejzl.toml"))
+        written: dict[str, str] = {}
         for source in (_dotenv(folder / ".env"), os.environ if env is None else env):
-            for name, value in _from_names(source):
-                _put(found, name, value)
+            for name, setting, value in _from_names(source):
+                _put(found, setting, value)
+                written[setting] = name
         found |= arguments
-        return _validated(cls, found)
+        try:
+            return _validated(cls, found)
+        except SettingsError as wrong:
+            name = wrong.setting
+            if name not in written or name.partition(".")[0] in arguments:
+                raise
+            problem = str(wrong).removeprefix(f"{name}: ")
+            raise SettingsError(written[name], problem) from None  # as the user wrote it
 
 
 def check_seconds(name: str, value: float | None, *, zero: bool = False) -> None:
     """Raise SettingsError unless `value` is None or a finite number above 0 (or 0, if allowed)."""
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise SettingsError(name, f"must be a number of seconds or None, not {value!r}")
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not abs(value) <= sys.float_info.max  # a whole number may be larger than any float
+    ):
+        raise SettingsError(name, f"must be a number of seconds or None, not {_shown(value)}")
     if value < 0 or (value == 0 and not zero):
         raise SettingsError(name, f"must be {'0 or more' if zero else 'above 0'}, not {value!r}")
 
 
 def check_count(name: str, value: int) -> None:
-    """Raise SettingsError unless `value` is a whole number from 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SettingsError(name, f"must be a whole number from 1, not {value!r}")
+    """Raise SettingsError unless `value` is a whole number from 1 to 1,000,000,000."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_COUNT:
+        raise SettingsError(
+            name, f"must be a whole number from 1 to {MOST_COUNT:,}, not {_shown(value)}"
+        )
 
 
-def _check_vendor(vendor: str, of: VendorSettings) -> None:
-    if vendor not in VENDOR_KEYS:
-        raise SettingsError(f"vendors.{vendor}", f"unknown; known: {', '.join(VENDOR_KEYS)}")
-    key = of.api_key.get_secret_value()
-    if key and (not key.isascii() or not key.isprintable() or " " in key):
-        # A pasted key with a blank or a line end makes a header that no provider accepts.
-        raise SettingsError(
-            VENDOR_KEYS[vendor][0], "holds a blank, a line end or a non-ASCII character"
-        )
-    if of.base_url is not None and not of.base_url.startswith(("http://", "https://")):
-        raise SettingsError(
-            f"{vendor.upper()}_BASE_URL",
-            f"must start with http:// or https://, not {of.base_url!r}",
-        )
+def _shown(value: object) -> str:
+    """Return a value for an error, in brief; a number of thousands of digits has no repr."""
+    try:
+        return shorten(repr(value))
+    except ValueError:
+        return "a number of thousands of digits"
+
+
+def _check_provider(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise SettingsError(name, f"must be a provider's name, not {_shown(value)}")
+    if not value.strip():
+        raise SettingsError(name, "must name a provider, or be left out")
+
+
+def _providers(name: str, value: object) -> tuple[str, ...]:
+    """Return the names of providers that a setting holds."""
+    if not isinstance(value, list | tuple):
+        raise SettingsError(name, f"must be a tuple of names, not {_shown(value)}")
+    for one in value or ("",):
+        _check_provider(name, one)
+    return tuple(value)
 
 
 def _dotenv(path: Path) -> dict[str, str]:
@@ -241,28 +267,28 @@ def _from_toml(path: Path) -> dict[str, Any]:
     return found
 
 
-def _from_names(source: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
-    """Yield (setting, value) of every name in `source` that is ours."""
+def _from_names(source: Mapping[str, str]) -> Iterator[tuple[str, str, Any]]:
+    """Yield (name, setting, value) of every name in `source` that is ours."""
     known = {f"ZEJZL_{name.upper()}": name for name in _plain_names()}
     for name, value in source.items():
         if name in known:
             if value != "":
-                yield known[name], value
+                yield name, known[name], value
         elif name.startswith("ZEJZL_"):
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
             raise SettingsError(name, f"unknown setting{hint}")
     for vendor, keys in VENDOR_KEYS.items():
-        values = {
-            "api_key": [source.get(key) for key in keys],
+        names = {
+            "api_key": list(keys),
             # The vendor's own SDK reads OPENAI_BASE_URL; a user who has it set means it.
-            "base_url": [source.get(f"{prefix}_BASE_URL") for prefix in _prefixes(vendor)],
-            "model": [source.get(f"{prefix}_MODEL") for prefix in _prefixes(vendor)],
+            "base_url": [f"{prefix}_BASE_URL" for prefix in _prefixes(vendor)],
+            "model": [f"{prefix}_MODEL" for prefix in _prefixes(vendor)],
         }
-        for what, candidates in values.items():
-            chosen = next((text.strip() for text in candidates if text and text.strip()), None)
+        for what, candidates in names.items():
+            chosen = next((name for name in candidates if source.get(name, "").strip()), None)
             if chosen is not None:
-                yield f"vendors.{vendor}.{what}", chosen
+                yield chosen, f"vendors.{vendor}.{what}", source[chosen].strip()
 
 
 def _prefixes(vendor: str) -> list[str]:
@@ -294,10 +320,8 @@ def _validated(cls: type[Settings], found: dict[str, Any]) -> Settings:
     values: dict[str, Any] = {}
     hints: dict[str, Any] = {item.name: item.type for item in fields(cls)}
     for name, value in found.items():
-        if name == "vendors":
-            if not isinstance(value, Mapping):
-                raise SettingsError(name, "must be a table of vendors")
-            values[name] = {vendor: _vendor(vendor, of) for vendor, of in value.items()}
+        if name == "vendors":  # they check themselves
+            values[name] = value
             continue
         if isinstance(value, bool) and hints[name] != "bool" and hints[name] is not bool:
             raise SettingsError(name, f"is no yes or no: {value!r}")
@@ -311,22 +335,37 @@ def _validated(cls: type[Settings], found: dict[str, Any]) -> Settings:
         try:
             values[name] = TypeAdapter(hints[name]).validate_python(value)
         except ValidationError as problem:
-            raise SettingsError(name, f"{problem.errors()[0]['msg']}, not {value!r}") from None
+            raise SettingsError(
+                name, f"{problem.errors()[0]['msg']}, not {_shown(value)}"
+            ) from None
     return cls(**values)
 
 
-def _vendor(vendor: str, of: Any) -> VendorSettings:
+def _vendor(vendor: str, of: object) -> VendorSettings:
+    """Return what is set of one vendor, checked; its key is in no error."""
+    path = f"vendors.{vendor}"
+    if vendor not in VENDOR_KEYS:
+        raise SettingsError(path, f"unknown; known: {', '.join(VENDOR_KEYS)}")
+    known = [item.name for item in fields(VendorSettings)]
     if isinstance(of, VendorSettings):
-        return of
+        of = {name: getattr(of, name) for name in known}
     if not isinstance(of, Mapping):
-        raise SettingsError(f"vendors.{vendor}", "must be a table of api_key, base_url, model")
-    unknown = next((name for name in of if name not in ("api_key", "base_url", "model")), None)
+        raise SettingsError(path, f"must be a table of {', '.join(known)}")
+    unknown = next((name for name in of if name not in known), None)
     if unknown is not None:
-        raise SettingsError(f"vendors.{vendor}.{unknown}", "unknown setting")
-    values: dict[str, Any] = dict(of)
+        raise SettingsError(f"{path}.{unknown}", "unknown setting")
+    values: dict[str, Any] = {name: value for name, value in of.items() if value is not None}
     if isinstance(key := values.get("api_key"), str):
         values["api_key"] = Secret(key)
     for name, value in values.items():
         if not isinstance(value, Secret if name == "api_key" else str):
-            raise SettingsError(f"vendors.{vendor}.{name}", "must be text")  # it may be a key
-    return VendorSettings(**values)
+            raise SettingsError(f"{path}.{name}", "must be text")  # it may be a key
+    made = VendorSettings(**values)
+    key, url = made.api_key.get_secret_value(), made.base_url
+    if not key.isascii() or not key.isprintable() or " " in key:
+        # A pasted key with a blank or a line end makes a header that no provider accepts.
+        wrong = "holds a blank, a line end or a non-ASCII character"
+        raise SettingsError(f"{path}.api_key", wrong)
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise SettingsError(f"{path}.base_url", f"must start with http:// or https://, not {url!r}")
+    return made

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from zejzl import errors
 from zejzl.errors import FailureClass
+from zejzl.policies.backoff import SPREAD
 from zejzl.settings import VENDOR_KEYS
 
 
@@ -51,6 +52,8 @@ CHAT = Place(
 )
 
 LATER = "try again later{place.or_others}"
+KEY = "check {key} in the environment or .env"
+DEADLINE = 60.0  # seconds, where nothing else is set
 MODEL = "check the model's name ({place.model})"
 
 # What to do about a failure; the first class that fits.
@@ -63,7 +66,7 @@ _ADVICE: tuple[tuple[type[BaseException], str], ...] = (
     (errors.ProviderOverloaded, LATER),
     (errors.ConnectFailed, "check the network and the address that `{zejzl} providers` shows"),
     (errors.Transient, "try again{place.or_others}"),
-    (errors.AuthFailed, "check {key} in the environment or .env"),
+    (errors.AuthFailed, KEY),
     (errors.QuotaExhausted, "add credit to the account behind {key}, or ask another provider"),
     (errors.ContextOverflow, "ask something shorter, or {place.anew}"),
     (errors.ContentFiltered, "put it in other words, or ask another provider"),
@@ -84,7 +87,8 @@ def advice(problem: BaseException, place: Place, zejzl: str) -> list[str]:
     Args:
         zejzl: The word that calls the command line.
     """
-    keys = " or ".join(VENDOR_KEYS.get(getattr(problem, "provider", ""), ("its key",)))
+    who = getattr(problem, "provider", "") or getattr(problem, "name", "")
+    keys = " or ".join(VENDOR_KEYS.get(who, ("its key",)))
     return [said.format(place=place, zejzl=zejzl, key=keys) for said in _fitting(problem, place)]
 
 
@@ -97,9 +101,16 @@ def _fitting(problem: BaseException, place: Place) -> Iterator[str]:
     elif isinstance(problem, errors.Incomplete) and place.shown:
         return
     elif isinstance(problem, errors.RateLimited) and problem.retry_after is not None:
-        seconds = math.ceil(problem.retry_after)
-        yield f"{LATER}, or let it wait so long: {{place.patience}} {seconds}"
+        seconds = math.ceil(problem.retry_after * (1.0 + SPREAD))
+        longer = " (and more than that: {place.deadline})" if seconds >= DEADLINE else ""
+        yield f"{LATER}, or let it wait so long: {{place.patience}} {seconds}{longer}"
+    elif isinstance(problem, errors.CircuitOpen) and _key_refused(problem):
+        yield f"{KEY}{{place.or_others}}"
     elif isinstance(problem, errors.BadRequest) and problem.status == 404:
         yield MODEL + ", and whether the address should end in /v1: `{zejzl} providers` shows both"
     else:
         yield from [said for kind, said in _ADVICE if isinstance(problem, kind)][:1]
+
+
+def _key_refused(problem: errors.CircuitOpen) -> bool:
+    return f"{problem.name}: its key was refused" in problem.reason

@@ -165,7 +165,7 @@ async def set_default(terminal: Terminal, provider: str) -> int:
     settings = Settings.from_env()
     name = provider.strip().lower()
     async with reports.opened(settings) as store:
-        seen = [bus.body.get("providers", ()) for bus in await reports.buses(store)]
+        seen = [bus.body["providers"] for bus in await reports.buses(store)]
         known = list(dict.fromkeys([*VENDOR_KEYS, *chain.from_iterable(seen)]))
         if name not in known:
             raise ValueError(f"no provider named {provider!r}; known: {', '.join(known)}")
@@ -279,7 +279,7 @@ async def heal(
 
     Alone, this is the recovery log, newest first: every retry, failover and wait, and whether it
     helped. With a COMPONENT or provider, the running bus makes one recovery attempt (a blue
-    spark) and tells what it did; the exit code is 3 if that did not help.
+    spark) and tells what it did; the exit code is 3 if that did not help, or nothing was tried.
     """
     from zejzl.cli import controls, reports
     from zejzl.cli import providers as who
@@ -297,11 +297,12 @@ async def heal(
     async with reports.kept(settings) as store:
         found = await reports.recoveries(store, component)
     if terminal.as_json:
+        helped, tried = reports.counts(found)
         terminal.json(
             {
                 "recoveries": [to_json(one) for one in found[:limit]],
-                "counted": len(found),
-                "success_rate": sum(one.success for one in found) / len(found) if found else None,
+                "counted": tried,
+                "success_rate": helped / tried if tried else None,
             }
         )
     else:
@@ -347,14 +348,34 @@ async def rituals(terminal: Terminal, bus: str) -> int:
 async def ritual(terminal: Terminal, name: str, file: str | None, bus: str) -> int:
     """Perform a ritual (a runbook) in the running bus.
 
-    The command rituals lists them. The exit code is 1 if a step failed.
+    The command rituals lists them. The exit code is 1 if a step failed, and 3 if holly_blessing
+    found anybody unwell.
     """
     from zejzl.cli import controls
+    from zejzl.magic.rituals import HOLLY_BLESSING
 
     asked = {"name": name, "target_file": file}
     done = await controls.have(terminal, Settings.from_env(), bus, "ritual", **asked)
     shown(terminal, done, controls.show_ritual)
-    return WELL if done["success"] else FAILED
+    if done["success"]:
+        return WELL
+    return UNHEALTHY if name == HOLLY_BLESSING else FAILED
+
+
+@command("wards")
+@click.option("--restore", metavar="FILE", help="First make FILE what it was when guarded.")
+@click.option("--forget", metavar="FILE", help="First guard FILE no longer.")
+async def wards(terminal: Terminal, restore: str | None, forget: str | None) -> int:
+    """Check the files that are guarded (by a ward).
+
+    The ritual fairy_ward guards one. What a restored file was instead is kept beside it, as
+    FILE.tampered-1. No bus need run. The exit code is 3 if a file is not intact.
+    """
+    from zejzl.cli import wards as guards
+
+    found = await guards.wards(terminal, Settings.from_env(), restore=restore, forget=forget)
+    shown(terminal, found, guards.show_wards)
+    return WELL if all(one.state == "intact" for one in found) else UNHEALTHY
 
 
 @command("shield")

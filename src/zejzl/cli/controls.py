@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from zejzl.cli.reports import PROVIDER, SHORT, BusReport, admission, buses, kept
-from zejzl.cli.terminal import Terminal, age, number, word
+from zejzl.cli.terminal import Terminal, age, amount, number, word
 from zejzl.clock import SystemClock
 from zejzl.engine.commands import PATIENCE, ask
 from zejzl.errors import ZejzlError
+from zejzl.events import UNTRIED
 from zejzl.magic import FairyMagic
+from zejzl.magic.rituals import FAIRY_WARD
+from zejzl.policies.preferences import ALL
 from zejzl.settings import Settings
 
 # Asking --------------------------------------------------------------------------------------
@@ -45,7 +48,7 @@ async def have(
         if state in ("done", "failed"):
             return _read(state, answer)
         runs = any(one.running for one in await buses(store) if one.owner == found.owner)
-    raise _silence(found.owner[:SHORT], state, runs)
+    raise _silence(found.owner[:SHORT], command, state, runs)
 
 
 def _meant(seen: Sequence[BusReport], start: str, path: Path) -> BusReport:
@@ -65,7 +68,7 @@ def _meant(seen: Sequence[BusReport], start: str, path: Path) -> BusReport:
 
 
 def _named(bus: BusReport) -> str:
-    providers = ", ".join(bus.body.get("providers", ())) or "no providers"
+    providers = ", ".join(bus.body["providers"]) or "no providers"
     requests = number(bus.body.get("requests"), "g")
     return f"{bus.owner[:SHORT]} ({providers}; requests: {requests}; state of {age(bus.age_s)} ago)"
 
@@ -81,13 +84,16 @@ def _read(state: str, answer: object) -> dict[str, Any]:
     raise ZejzlError(said if kind == "ZejzlError" else f"{kind}: {said}")
 
 
-def _silence(bus: str, state: str, runs: bool) -> OSError:
+def _silence(bus: str, command: str, state: str, runs: bool) -> OSError:
     if not runs:
         before = "before it answered" if state == "taken" else "before it took the command"
         return ConnectionError(f"the bus {bus} ended {before}")
     if state == "taken":
         slow = TimeoutError(f"the bus {bus} is still at it after {PATIENCE:g} s")
-        slow.add_note("→ it goes on without you; the stored events tell what comes of it")
+        where = f"`{word()} {'heal --log' if command == 'heal' else 'status'}` shows what it does"
+        if command == "ritual":
+            where += ", and the stored event runbook_performed tells how it ended"
+        slow.add_note(f"→ it goes on without you; {where}")
         return slow
     silent = TimeoutError(f"the bus {bus} did not take the command within {PATIENCE:g} s")
     silent.add_note("nothing was done, and nothing will be: what nobody waits for is not done")
@@ -98,6 +104,11 @@ def _silence(bus: str, state: str, runs: bool) -> OSError:
 def show_healed(terminal: Terminal, row: Mapping[str, Any]) -> None:
     """Print what one recovery attempt came to."""
     target = str(row.get("target")).removeprefix(PROVIDER)
+    if row.get("remedy") == UNTRIED:
+        terminal.say(f"{target}: nothing was tried: {row.get('outcome')}")
+        if "circuit breaker is open" in str(row.get("outcome")):
+            terminal.say(f"→ `{word()} reset {target}` closes it now")
+        return
     helped = "helped" if row["success"] else "did not help"
     spent = number(row.get("energy_used"), "g")
     terminal.say(
@@ -115,6 +126,8 @@ def show_reset(terminal: Terminal, done: Mapping[str, Any]) -> None:
 def show_ritual(terminal: Terminal, done: Mapping[str, Any]) -> None:
     """Print the sentence that tells what was done."""
     terminal.say(str(done.get("said")))
+    if done.get("name") == FAIRY_WARD and done["success"]:
+        terminal.say(f"→ `{word()} shield down` lets everybody pass again")
 
 
 def show_shield(terminal: Terminal, done: Mapping[str, Any]) -> None:
@@ -145,7 +158,7 @@ async def looked_at(terminal: Terminal, settings: Settings, start: str) -> BusRe
 def rituals(bus: BusReport | None) -> dict[str, str]:
     """Return every runbook that is known and what it does, the user's own last."""
     built_in = FairyMagic().rituals
-    known = {} if bus is None else bus.body.get("magic", {}).get("rituals", {})
+    known = {} if bus is None else bus.body["magic"]["rituals"]
     return built_in | {name: str(does) for name, does in known.items() if name not in built_in}
 
 
@@ -157,8 +170,8 @@ def show_rituals(terminal: Terminal, found: Mapping[str, str]) -> None:
 
 def preferences(bus: BusReport | None) -> list[dict[str, Any]]:
     """Return what the recovery policy has learned: rows, the best remedy of a failure first."""
-    rows = [] if bus is None else bus.body.get("magic", {}).get("preferences", [])
-    return sorted(rows, key=lambda row: (*_failure(row), -row.get("probability", 0.0)))
+    rows = [] if bus is None else bus.body["magic"]["preferences"]
+    return sorted(rows, key=lambda row: (*_failure(row), -amount(row.get("probability"))))
 
 
 def show_preferences(terminal: Terminal, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -186,7 +199,7 @@ def show_preferences(terminal: Terminal, rows: Sequence[Mapping[str, Any]]) -> N
         ],
         right=["chosen", "helps", "cost", "tried", "operator"],
     )
-    terminal.say("\n".join(reasons(rows)))
+    terminal.say("\n".join(reasons(rows)), prose=True)
 
 
 def reasons(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -213,5 +226,7 @@ def _record(row: Mapping[str, Any]) -> str:
 
 
 def _failure(row: Mapping[str, Any]) -> tuple[str, str]:
-    component = str(row.get("component", "")).removeprefix(PROVIDER)
-    return component, str(row.get("failure_class", ""))
+    component, failure = str(row.get("component", "")), str(row.get("failure_class", ""))
+    if component == ALL:
+        component = "anywhere"
+    return component.removeprefix(PROVIDER), "any" if failure == ALL else failure

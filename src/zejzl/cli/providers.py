@@ -58,10 +58,10 @@ async def providers(settings: Settings) -> list[ProviderReport]:
     breakers: dict[str, Any] = {}
     async with kept(settings) as store:
         if store is not None:
-            default = settings.default_provider or await store.setting("default_provider")
-            settings = replace(settings, default_provider=default)
-            running = next((bus.body for bus in await buses(store) if bus.running), {})
-            breakers = running.get("magic", {}).get("circuit_breakers", {})
+            default = settings.default_provider or await store.setting("default_provider") or ""
+            settings = replace(settings, default_provider=default.strip() or None)
+            running = [bus.body for bus in await buses(store) if bus.running]
+            breakers = running[0]["magic"]["circuit_breakers"] if running else {}
     # A bus of one moment: who is registered, and in which order, is for it to say.
     async with AsyncMessageBus(settings, store=InMemoryStore()) as bus:
         models = bus.providers

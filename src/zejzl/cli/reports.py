@@ -5,6 +5,7 @@ look at.
 """
 
 import json
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -13,12 +14,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from zejzl.cli.terminal import Terminal, age, facts, in_brief, moment, number, word
+from zejzl.cli.terminal import Terminal, age, amount, facts, in_brief, moment, number, word
 from zejzl.clock import Clock, SystemClock
-from zejzl.events import RecoveryRecorded
+from zejzl.events import UNTRIED, RecoveryRecorded
 from zejzl.messages import Message
 from zejzl.settings import Settings
 from zejzl.stores import SqliteStore
+
+log = logging.getLogger(__name__)
 
 PROVIDER = "ai_provider:"  # begins the name of a provider's circuit breaker
 UNDER_WAY = "under way"
@@ -79,7 +82,7 @@ class StatusReport:
         bytes: Size of the database's files.
         buses: Those that run; without any, the one that was seen last.
         messages: How the newest messages (at most 1,000) ended: answered, failed, under way.
-        recoveries: Of the newest (at most 1,000), how many helped and how many there were.
+        recoveries: Of the newest (at most 1,000) that were tried, how many helped, and all.
         last_recoveries: The newest of them, newest first.
     """
 
@@ -94,16 +97,39 @@ class StatusReport:
 
 
 async def buses(store: SqliteStore, clock: Clock | None = None) -> list[BusReport]:
-    """Return the snapshots that can be read, newest first."""
+    """Return the snapshots that can be read, newest first; the others are told."""
     wall = (clock or SystemClock()).wall()
     found = []
     for owner, at, held, text in await store.snapshots():
-        body = json.loads(text)
-        if isinstance(body, dict) and body.get("v") == 1:
-            running = held and body.get("state") == "running"
-            old = max(0.0, wall - at.timestamp())
-            found.append(BusReport(owner=owner, at=at, age_s=old, running=running, body=body))
+        try:
+            body = _read(text)
+        except (ValueError, TypeError, AttributeError, RecursionError) as wrong:
+            log.warning("the state of the bus %s is damaged and left out: %s", owner[:SHORT], wrong)
+            continue
+        running = held and body.get("state") == "running"
+        old = max(0.0, wall - at.timestamp())
+        found.append(BusReport(owner=owner, at=at, age_s=old, running=running, body=body))
     return found
+
+
+def _read(text: str) -> dict[str, Any]:
+    """Return a snapshot of the shape that the commands rely on; single values may be anything.
+
+    Raises:
+        ValueError, TypeError, AttributeError, RecursionError: If it is none.
+    """
+    body: dict[str, Any] = json.loads(text, parse_constant=lambda name: None)
+    if body.get("v") != 1:
+        raise ValueError(f"it is of version {body.get('v')!r}, and 1 is read")
+    magic = body.setdefault("magic", {})
+    ", ".join(body.setdefault("providers", {}))
+    for name in ("circuit_breakers", "limits"):
+        for of in magic.setdefault(name, {}).values():
+            of.items()
+    for row in magic.setdefault("preferences", []):
+        row.items()
+    magic.setdefault("rituals", {}).items()
+    return body
 
 
 async def status(settings: Settings) -> StatusReport:
@@ -114,10 +140,11 @@ async def status(settings: Settings) -> StatusReport:
             return StatusReport(path=path)
         seen = await buses(store)
         messages = await store.messages(limit=RECENT)
-        log = await recoveries(store)
+        newest = await recoveries(store)
         size = sum(
             file.stat().st_size for file in path.parent.glob(f"{path.name}*") if file.is_file()
         )
+    helped, tried = counts(newest)
     failures = [message for message in messages if message.error is not None]
     return StatusReport(
         running=any(bus.running for bus in seen),
@@ -126,8 +153,8 @@ async def status(settings: Settings) -> StatusReport:
         buses=[bus for bus in seen if bus.running] or seen[:1],
         messages=dict(Counter(map(_ending, messages))),
         failures=failures[:-4:-1],
-        recoveries={"all": len(log), "helped": sum(one.success for one in log)},
-        last_recoveries=log[:LAST],
+        recoveries={"all": tried, "helped": helped},
+        last_recoveries=newest[:LAST],
     )
 
 
@@ -179,7 +206,7 @@ def _show_bus(terminal: Terminal, bus: BusReport) -> None:
         terminal.say(f"no bus is running, last seen {seen}")
     terminal.say("\n".join(facts(_known(bus))))
     _show_breakers(terminal, bus)
-    limits = bus.body.get("magic", {}).get("limits", {})
+    limits = bus.body["magic"]["limits"]
     if limits and bus.running:
         terminal.table(
             ["provider", "in flight", "limit", "queued", "strained"],
@@ -198,11 +225,11 @@ def _show_bus(terminal: Terminal, bus: BusReport) -> None:
 
 
 def _known(bus: BusReport) -> dict[str, object]:
-    body, magic = bus.body, bus.body.get("magic", {})
+    body, magic = bus.body, bus.body["magic"]
     known: dict[str, object] = {
         "bus": bus.owner[:SHORT],
         "requests": f"{body.get('requests')}, {body.get('under_way', 0)} under way",
-        "providers": ", ".join(body.get("providers", ())),
+        "providers": ", ".join(body["providers"]),
         "retry budget": f"{number(magic.get('energy_level'), '.0f')} of "
         f"{number(magic.get('max_energy'), '.0f')} (energy)",
     }
@@ -210,8 +237,9 @@ def _known(bus: BusReport) -> dict[str, object]:
         known["burst credits"] = f"{number(magic['acorn_reserve'], 'g')} (acorns)"
     if "is_shielded" in magic:
         known["admission"] = admission(magic["is_shielded"])
-    if hardened := magic.get("hardened_for"):
-        known["hardened"] = f"for {age(hardened - bus.age_s)}"
+    hardened = amount(magic.get("hardened_for")) - bus.age_s
+    if bus.running and hardened > 0.0:
+        known["hardened"] = f"for {age(hardened)}"
     return known
 
 
@@ -225,8 +253,9 @@ def admission(raised: object) -> str:
 def _show_breakers(terminal: Terminal, bus: BusReport) -> None:
     busy = {
         name: of
-        for name, of in bus.body.get("magic", {}).get("circuit_breakers", {}).items()
-        if ":" in name or of.get("failure_count") or of.get("state") != "closed"
+        for name, of in bus.body["magic"]["circuit_breakers"].items()
+        if "worst" not in of  # a component that is as badly off as one of those listed
+        and (":" in name or of.get("failure_count") or of.get("state") != "closed")
     }
     if not busy:
         return
@@ -241,7 +270,7 @@ def _show_breakers(terminal: Terminal, bus: BusReport) -> None:
                 next_try(of, bus),
                 of.get("failure_count"),
                 of.get("success_count"),
-                in_brief(of.get("last_error", "")),
+                in_brief(str(of.get("last_error") or "")),
             )
             for name, of in busy.items()
         ],
@@ -251,7 +280,7 @@ def _show_breakers(terminal: Terminal, bus: BusReport) -> None:
 
 def next_try(breaker: Mapping[str, Any], bus: BusReport) -> str:
     """Return when a running bus tries again what a breaker refuses; "" where it flows."""
-    wait = breaker.get("retry_after", 0.0)
+    wait = amount(breaker.get("retry_after"))
     if not bus.running or breaker_state(breaker) in ("closed", "half_open"):
         return ""
     return f"in {age(wait - bus.age_s)}" if wait > bus.age_s else "now"
@@ -275,6 +304,12 @@ async def recoveries(
     ]
 
 
+def counts(found: Sequence[RecoveryRecorded]) -> tuple[int, int]:
+    """Return how many remedies helped, and how many were tried."""
+    tried = [one for one in found if one.remedy != UNTRIED]
+    return sum(one.success for one in tried), len(tried)
+
+
 def show_recoveries(terminal: Terminal, found: Sequence[RecoveryRecorded], *, limit: int) -> None:
     """Print the recovery log's newest rows and how many helped."""
     if not found:
@@ -288,7 +323,7 @@ def show_recoveries(terminal: Terminal, found: Sequence[RecoveryRecorded], *, li
                 one.target.removeprefix(PROVIDER),
                 one.failure_class,
                 one.remedy,
-                "yes" if one.success else "no",
+                "–" if one.remedy == UNTRIED else "yes" if one.success else "no",
                 in_brief(one.outcome),
                 f"{one.energy_used:g}",
             )
@@ -296,5 +331,6 @@ def show_recoveries(terminal: Terminal, found: Sequence[RecoveryRecorded], *, li
         ],
         right=["energy"],
     )
-    helped = sum(one.success for one in found)
-    terminal.say(f"{helped} of {len(found)} remedies helped ({helped / len(found):.0%})")
+    helped, tried = counts(found)
+    share = f" ({helped / tried:.0%})" if tried else ""
+    terminal.say(f"{helped} of {tried} remedies helped{share}")

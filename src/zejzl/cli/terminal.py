@@ -16,6 +16,8 @@ from dataclasses import fields, is_dataclass
 from datetime import datetime
 from functools import cached_property
 from io import StringIO
+from pathlib import Path
+from shlex import quote
 from shutil import which
 from typing import TYPE_CHECKING, Literal
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:  # rich is heavy: loaded when something is printed
     from rich.text import Text
 
 WELL, FAILED, USAGE, UNHEALTHY, INTERRUPTED = 0, 1, 2, 3, 130
+ROOT = Path(__file__).resolve().parents[3]  # where start.sh lies, in a clone
 PIPED_WIDTH = 10_000  # columns of what is no terminal: nothing is wrapped or cut there
 GAP = 2  # columns between those of a table
 FOLDED = 19  # a table may fold words that are longer, such as addresses
@@ -36,16 +39,24 @@ FOLDED = 19  # a table may fold words that are longer, such as addresses
 _EXPECTED = (errors.ZejzlError, ValueError, TypeError, ImportError, OSError)  # they say it all
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _STYLES = {
-    **dict.fromkeys(["ok", "closed", "running", "yes"], "green"),
+    **dict.fromkeys(["ok", "closed", "running", "yes", "intact"], "green"),
     **dict.fromkeys(["half_open", "paused", "slow", "limited"], "yellow"),
     **dict.fromkeys(["failed", "open", "died", "no", "cut"], "red"),
+    **dict.fromkeys(["changed", "missing", "copy damaged"], "red"),
     **dict.fromkeys(["no key", "–"], "dim"),
 }
 
 
 def word() -> str:
-    """Return what calls the command line here: `zejzl` where that is on PATH."""
-    return "zejzl" if which("zejzl") else "./start.sh"
+    """Return what calls the command line here: `zejzl` if it is on PATH, else as it was called."""
+    called = Path(sys.argv[0])
+    if which("zejzl"):
+        return "zejzl"
+    if called == Path(".venv/bin/zejzl") and Path.cwd() == ROOT:
+        return "./start.sh"
+    if called.name == "zejzl":
+        return quote(str(called))
+    return "python ai_framework.py" if called.name == "ai_framework.py" else "python -m zejzl"
 
 
 def safe(text: str) -> str:
@@ -99,7 +110,11 @@ def explained(problem: BaseException, *, verbose: bool = False, place: Place = S
 
 def told(problem: BaseException) -> dict[str, object]:
     """Return a failure for programs."""
-    facts = {name: value for name, value in vars(problem).items() if not name.startswith("_")}
+    facts = {
+        name: None if value == float("inf") else value  # JSON has no word for it
+        for name, value in errors.attributes(problem).items()
+        if not name.startswith("_")
+    }
     if isinstance(problem, errors.Incomplete):
         facts["prefix"] = problem.prefix
     return {
@@ -171,11 +186,11 @@ class Terminal:
         sys.stdout.write(safe(text))
         sys.stdout.flush()
 
-    def say(self, text: str, style: str = "") -> None:
-        """Say something to people."""
+    def say(self, text: str, style: str = "", *, prose: bool = False) -> None:
+        """Say something to people; prose goes on in the next line where a terminal ends."""
         from rich.text import Text
 
-        self.aside.print(Text(safe(text), style), soft_wrap=True)
+        self.aside.print(Text(safe(text), style), soft_wrap=not prose)
 
     def note(self, text: str) -> None:
         """Say something by the way: one dim line on stderr."""
@@ -321,6 +336,11 @@ def counted(number: float, noun: str) -> str:
 def number(value: object, form: str) -> str:
     """Return a number as the format `form` says; "–" where there is none."""
     return format(value, form) if isinstance(value, int | float) else "–"
+
+
+def amount(value: object) -> float:
+    """Return a number; 0 where there is none."""
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def facts(pairs: Mapping[str, object]) -> list[str]:

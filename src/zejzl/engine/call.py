@@ -7,8 +7,6 @@ from zejzl.engine.targets import Pick
 from zejzl.errors import ProviderError, Rejected, StoreError
 from zejzl.messages import Reply
 
-GRACE = 1.0  # seconds that a late call is given to end, before it is cancelled once more
-
 
 async def call(journey: Journey) -> Reply:
     """Return the answer of one plain request."""
@@ -16,7 +14,7 @@ async def call(journey: Journey) -> Reply:
     async def answer(pick: Pick) -> Reply:
         pick.limit = limit = journey.time_left(journey.limits.attempt)
         with pick.target.seat.calls:
-            async with journey.clock.timeout(late(limit)), journey.clock.timeout(limit):
+            async with journey.clock.timeout(limit):
                 found = await pick.target.provider.generate(journey.for_target(pick))
         pick.waited = journey.clock.now() - pick.started
         return checked_reply(found)
@@ -36,11 +34,3 @@ async def call(journey: Journey) -> Reply:
             return await journey.settle_kept()
         await journey.ended_badly(why)
         raise
-
-
-def late(limit: float | None) -> float | None:
-    """Return the seconds after which a call that has not ended at its limit is cancelled again.
-
-    The first cancellation may be held up by what a provider does `finally`.
-    """
-    return None if limit is None else max(0.0, limit) + GRACE

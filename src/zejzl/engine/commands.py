@@ -10,15 +10,16 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
 from zejzl.clock import Clock
 from zejzl.engine.journal import unheard
-from zejzl.errors import StoreError, ZejzlError
+from zejzl.errors import StoreError, ZejzlError, shorten
 from zejzl.events import Event, RunbookPerformed, to_json
 from zejzl.magic import FairyMagic
-from zejzl.magic.gate import PROVIDERS
+from zejzl.policies.breaker import State
 from zejzl.ports import Store
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ POLL_SPACING = 0.5
 ANSWER_SPACING = 0.05
 PATIENCE = 10.0
 MOST_AT_ONCE = 16
+LETTING_GO = 5.0  # seconds that what is under way is given to end, once it was cancelled
 _EXPIRES_AT: Final = "expires_at"  # wall seconds: the two processes share one machine's clock
 
 
@@ -50,7 +52,10 @@ class Commands:
         self._unreadable = False
 
     async def run(self) -> None:
-        """Do what is asked until cancelled; what is under way then is cancelled and answered."""
+        """Do what is asked until cancelled; what is under way then is cancelled and answered.
+
+        What goes on all the same is not waited for longer than 5 s.
+        """
         room = asyncio.Semaphore(MOST_AT_ONCE)
         under_way: set[asyncio.Task[str]] = set()
         try:
@@ -60,12 +65,20 @@ class Commands:
                     under_way.add(task)
                     task.add_done_callback(under_way.discard)
                     # Not at the end of the task itself: one cancelled at once never begins.
-                    task.add_done_callback(partial(self._answer, id, name))
+                    task.add_done_callback(partial(self._answer, id, _about(name, body)))
                 await self._clock.sleep(POLL_SPACING)
         finally:
-            for task in under_way:
-                task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
+            await self._let_go(under_way)
+
+    async def _let_go(self, under_way: set["asyncio.Task[str]"]) -> None:
+        for task in under_way:
+            task.cancel()
+        try:
+            async with self._clock.timeout(LETTING_GO):
+                while under_way:
+                    await asyncio.wait(under_way)
+        except TimeoutError:
+            log.warning("stopped with %d commands that go on although cancelled", len(under_way))
 
     async def _taken(self) -> list[tuple[int, str, str]]:
         try:
@@ -92,7 +105,7 @@ class Commands:
                 raise TimeoutError("it came too late and was not done: nobody waits for it now")
             return json.dumps(await handler(asked))
 
-    def _answer(self, id: int, name: str, task: "asyncio.Task[str]") -> None:
+    def _answer(self, id: int, what: str, task: "asyncio.Task[str]") -> None:
         ok = False
         if task.cancelled():
             answer = _told("CancelledError", "it was cancelled: the bus stops")
@@ -100,11 +113,11 @@ class Commands:
             answer = _told(type(problem).__name__, str(problem))
         else:
             ok, answer = True, task.result()
-        log.info("command %r: %s", name, "done" if ok else "failed")
+        log.info("command %s: %s", what, "done" if ok else "failed")
         try:
             unheard(self._store.answer_command(id, ok, answer))
         except StoreError as problem:
-            log.warning("command %r was not answered: %s", name, problem)
+            log.warning("command %s was not answered: %s", what, problem)
 
 
 async def ask(
@@ -156,12 +169,13 @@ def handlers(magic: FairyMagic) -> dict[str, Handler]:
     magic.listen(note)
 
     async def reset(asked: Mapping[str, object]) -> object:
-        name = _component(magic, _text(asked, "name"))
+        name = magic.recoveries.known(_text(asked, "name"))
         await magic.reset_circuit_breaker(name)
-        return {"name": name, "state": magic.circuit_breakers[name].state.value}
+        breaker = await magic.get_circuit_breaker_status(name)
+        return {"name": name, "state": breaker["state"] if breaker else State.CLOSED.value}
 
     async def heal(asked: Mapping[str, object]) -> object:
-        component = _component(magic, _text(asked, "component"))
+        component = magic.recoveries.known(_text(asked, "component"))
         await magic.blue_spark_heal(component, _text(asked, "issue"))
         rows = (row for row in reversed(magic.healing_history) if row.target == component)
         return to_json(next(rows))
@@ -184,12 +198,13 @@ def handlers(magic: FairyMagic) -> dict[str, Handler]:
     return {"heal": heal, "reset": reset, "ritual": ritual, "shield": shield}
 
 
-def _component(magic: FairyMagic, name: str) -> str:
-    known = magic.circuit_breakers
-    for full in (name, f"{PROVIDERS}:{name}"):
-        if full in known:
-            return full
-    raise ValueError(f"no component named {name!r}; known: {', '.join(known)}")
+def _about(name: str, body: str) -> str:
+    """Return for the log what was asked, and of whom; nothing else of it, it may be private."""
+    with suppress(ValueError, RecursionError, AttributeError):
+        asked = json.loads(body)
+        if whom := asked.get("name") or asked.get("component"):
+            return shorten(f"{name!r} ({whom})")
+    return repr(name)
 
 
 def _text(asked: Mapping[str, object], name: str) -> str:

@@ -21,6 +21,7 @@ class Learned:
         self._store = store
         self._magic = magic
         self._kept = ""
+        self._kept_at: int | None = None  # of the changes there have been
 
     async def recall(self) -> None:
         """Go on from what was kept; what cannot be read is set aside and told.
@@ -47,7 +48,11 @@ class Learned:
 
     async def keep(self) -> None:
         """Write it down if it has changed."""
-        body = json.dumps(self._magic.snapshot())
+        changes = self._magic.recoveries.changes
+        if changes == self._kept_at:  # asked once a second: most often there is nothing to do
+            return
+        body = json.dumps(self._magic.snapshot(), allow_nan=False)
         if body != self._kept:
             await self._store.keep_setting(NAME, body)
             self._kept = body
+        self._kept_at = changes

@@ -2,17 +2,26 @@
 
 from contextlib import suppress
 
-from zejzl.errors import EmptyAnswer
+from zejzl.errors import EmptyAnswer, ProviderError
 from zejzl.messages import Request
 from zejzl.ports import Provider, Store
 
 PROBE_TOKENS = 16
 
 
-async def provider_answers(provider: Provider) -> bool:
-    """Ask a provider the shortest question there is; its failures are raised."""
-    with suppress(EmptyAnswer):  # a model that thinks first may spend so few tokens on that
-        await provider.generate(Request(content="ping", max_tokens=PROBE_TOKENS))
+async def provider_answers(provider: Provider, component: str) -> bool:
+    """Ask a provider the shortest question there is; its failures are raised.
+
+    Args:
+        component: What it is called in this bus, "ai_provider:NAME".
+    """
+    try:
+        with suppress(EmptyAnswer):  # a model that thinks first may spend so few tokens on that
+            await provider.generate(Request(content="ping", max_tokens=PROBE_TOKENS))
+    except ProviderError as failure:
+        with suppress(Exception):  # a user's own class may take no name
+            failure.provider = component.partition(":")[2]  # not the adapter's own
+        raise
     return True
 
 

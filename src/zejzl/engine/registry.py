@@ -8,7 +8,6 @@ from functools import partial
 
 from zejzl.clock import Clock, SystemClock
 from zejzl.engine.arguments import checked_name, checked_text
-from zejzl.engine.call import late
 from zejzl.engine.failures import in_words, own_failure
 from zejzl.engine.lifecycle import UnderWay
 from zejzl.engine.probes import provider_answers
@@ -129,7 +128,7 @@ class Registry:
         if cleanup is None:
             return
         try:
-            async with self._clock.timeout(late(LETTING_GO)), self._clock.timeout(LETTING_GO):
+            async with self._clock.timeout(LETTING_GO):
                 await cleanup()
         except TimeoutError:
             log.warning("provider %s hangs in its cleanup(): it is left alone", name)

@@ -15,7 +15,6 @@ from contextlib import aclosing
 
 from zejzl.clock import Clock
 from zejzl.engine.arguments import checked_delta, checked_reply
-from zejzl.engine.call import GRACE, late
 from zejzl.engine.failures import in_words, own_failure
 from zejzl.engine.hedging import race
 from zejzl.engine.journey import Journey
@@ -36,6 +35,7 @@ log = logging.getLogger(__name__)
 
 MOST_MISSES = 2  # answers begun again that became others, before nobody is asked any more
 DRAIN = 0.05  # seconds given to a finished stream to end, so that its connection can be kept
+CLOSING = 1.0  # that a stream is given to close
 
 
 async def stream(journey: Journey, *, allow_restart: bool = False) -> AsyncGenerator[Delta, None]:
@@ -220,7 +220,7 @@ class _Attempt:
         if source is None:
             return
         try:
-            async with self._clock.timeout(late(GRACE)), self._clock.timeout(GRACE):
+            async with self._clock.timeout(CLOSING):
                 await source.aclose()
         except BaseException as problem:
             if (failure := own_failure(problem)) is None:
@@ -229,15 +229,12 @@ class _Attempt:
             log.warning("a stream of %s did not close: %s", name, in_words(failure))
 
     async def _piece(self) -> Delta:
-        """Return the next piece with words, or the last; those without do not put its limit off.
-
-        At its limit it is cancelled, and a second later once more: see `late`.
-        """
+        """Return the next piece with words, or the last; those without do not put its limit off."""
         source = self._source
         assert source is not None
         self._pick.limit = limit = self._limit()
         try:
-            async with self._clock.timeout(late(limit)), self._clock.timeout(limit):
+            async with self._clock.timeout(limit):
                 while True:
                     delta = checked_delta(await anext(source))
                     if delta.text or delta.reply is not None:
@@ -257,7 +254,7 @@ class _Attempt:
     async def _drain(self) -> None:
         assert self._source is not None
         try:
-            async with self._clock.timeout(late(DRAIN)), self._clock.timeout(DRAIN):
+            async with self._clock.timeout(DRAIN):
                 async for _ in self._source:
                     pass
         except BaseException as problem:

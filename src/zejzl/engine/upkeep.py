@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from zejzl.clock import Clock
 from zejzl.engine.commands import Commands, Handler
 from zejzl.engine.learned import Learned
-from zejzl.errors import StoreError
+from zejzl.errors import StoreError, words
 from zejzl.events import utc
 from zejzl.ports import Store
 
@@ -47,8 +47,10 @@ class Upkeep:
         self._owner = owner
         self._look = look
         self._retention_days = retention_days
-        self._commands = Commands(store, clock, owner, handlers)
+        shown = {name: self._shown(handler) for name, handler in handlers.items()}
+        self._commands = Commands(store, clock, owner, shown)
         self._learned = learned
+        self._troubles: dict[str, str] = {}
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -77,6 +79,16 @@ class Upkeep:
         self._tasks = []
         await self._snapshot()
 
+    def _shown(self, handler: Handler) -> Handler:
+        """Return a handler that answers when the state is written: who asked may look at once."""
+
+        async def done(asked: Mapping[str, object]) -> object:
+            answer = await handler(asked)
+            await self._snapshot()
+            return answer
+
+        return done
+
     async def _snapshots(self) -> None:
         while True:
             await self._changed.wait()
@@ -85,12 +97,23 @@ class Upkeep:
             await self._clock.sleep(SNAPSHOT_SPACING)
 
     async def _snapshot(self) -> None:
+        await self._contained("the state", self._keep_state)
+        await self._contained("what was learned", self._learned.keep)
+
+    async def _keep_state(self) -> None:
+        body = _as_json({"v": 1, **await self._look()})
+        await self._store.keep_snapshot(self._owner, body)
+
+    async def _contained(self, what: str, write: Callable[[], Awaitable[None]]) -> None:
+        """Write something; where that fails it is told, once as long as it stays the same."""
+        trouble = ""
         try:
-            body = json.dumps({"v": 1, **await self._look()})
-            await self._store.keep_snapshot(self._owner, body)
-            await self._learned.keep()
-        except StoreError as problem:
-            log.warning("the state could not be written to the store: %s", problem)
+            await write()
+        except Exception as problem:  # noqa: BLE001 - the next may do better, and stop() must end
+            trouble = f"{type(problem).__name__}: {words(problem)}"
+            if trouble != self._troubles.get(what):
+                log.warning("%s could not be written to the store: %s", what, trouble)
+        self._troubles[what] = trouble
 
     async def _pruning(self) -> None:
         while self._retention_days is not None:
@@ -101,3 +124,11 @@ class Upkeep:
             except StoreError as problem:
                 log.warning("old messages could not be deleted: %s", problem)
             await self._clock.sleep(PRUNE_SPACING)
+
+
+def _as_json(state: Mapping[str, object]) -> str:
+    """Return JSON that anybody can read: NaN and infinity are none, and become null."""
+    try:
+        return json.dumps(state, allow_nan=False)
+    except ValueError:
+        return json.dumps(json.loads(json.dumps(state), parse_constant=lambda name: None))

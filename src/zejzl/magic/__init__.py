@@ -6,7 +6,6 @@ its `gate` before a call and tells it afterwards; people ask it how things are
 (`get_system_status`), and teach it remedies, probes and runbooks of their own.
 """
 
-import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -23,6 +22,7 @@ from zejzl.events import (
     BudgetRestored,
     Event,
     RecoveryRecorded,
+    check_text,
     utc,
 )
 from zejzl.magic.acorns import Acorns
@@ -34,11 +34,12 @@ from zejzl.magic.breakers import (
 )
 from zejzl.magic.gate import Gate
 from zejzl.magic.recoveries import Recoveries
-from zejzl.magic.remedies import Remedies, RemedyFn
+from zejzl.magic.remedies import Ended, Remedies, RemedyFn
 from zejzl.magic.rituals import Rituals, Runbook, Step
 from zejzl.magic.wards import WardReport, Wards
 from zejzl.policies.breaker import Transition
 from zejzl.policies.budget import HEALING_COST, Budget
+from zejzl.policies.kept import finite
 
 __all__ = [
     "CircuitBreaker",
@@ -47,6 +48,7 @@ __all__ = [
     "FairyMagic",
     "HealingRecord",
     "Step",
+    "WardReport",
 ]
 
 HealingRecord = RecoveryRecorded
@@ -70,7 +72,13 @@ class FairyMagic:
         wards: Integrity guards on files.
 
     Args:
+        energy_level, max_energy: The retry budget, now and at most; a new one is full.
+        components: Breakers of components by name; they replace or add.
+        clock, rng: Where time and chance come from.
         folder: Where the copies of guarded files are kept; None: beside each file.
+
+    Raises:
+        TypeError, ValueError: If the budget cannot be.
     """
 
     def __init__(
@@ -84,12 +92,16 @@ class FairyMagic:
         folder: Path | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
-        self._budget = Budget(self.clock.now(), balance=energy_level, maximum=max_energy)
+        self._budget = Budget(
+            self.clock.now(),
+            balance=finite("energy_level", energy_level),
+            maximum=finite("max_energy", max_energy),
+        )
         rng = rng or Random()
         self._breakers = Breakers(components, self.clock, rng, self._breaker_changed)
         self._listeners: list[Callable[[Event], None]] = []
         self._shield_paid = 0.0
-        self.max_energy = max_energy
+        self.max_energy = self._budget.maximum
         self.gate = Gate(self._breakers, self._budget, self.clock, rng, self.emit)
         self.acorns = Acorns(self.clock, self.emit)
         self.remedies = Remedies(self.clock)
@@ -153,25 +165,27 @@ class FairyMagic:
             },
             "healing_history_count": len(history),
             "healed_count": sum(record.success for record in history),
-            "learning_preferences_count": len(self.learning_preferences),
+            "learning_preferences_count": len(self.recoveries.places),
             "preferences": self.preferences(),
             "rituals": self.rituals,
             "all_providers_down": self.gate.dark_since is not None,
         }
 
     async def get_circuit_breaker_status(self, name: str) -> dict[str, object] | None:
-        """Return one breaker's status, a component's being its worst child's; None: unknown."""
-        return self._breakers.status(name)
+        """Return one breaker's status, a component's being its worst child's; None: there is none.
+
+        Args:
+            name: As in `circuit_breakers`; a provider's goes by the provider's name, too.
+        """
+        return self._breakers.status(self.recoveries.named(name) or name)
 
     async def reset_circuit_breaker(self, name: str) -> bool:
-        """Close a breaker, with its children; False when there is none of that name."""
-        if name not in self._breakers.all:
-            return False
-        for breaker in [self._breakers.all[name], *self._breakers.children(name).values()]:
-            breaker.reset()
-        self.gate.look_for_light(self.clock.now())
-        self.gate.look_again()
-        return True
+        """Close a breaker, with its children; False when there is none of that name.
+
+        Args:
+            name: As in `circuit_breakers`; a provider's goes by the provider's name, too.
+        """
+        return self.recoveries.reset(name)
 
     async def recharge_magic(self) -> float:
         """Fill the retry budget ("energy") and return it; a new window of its bound begins."""
@@ -179,14 +193,23 @@ class FairyMagic:
         return self.energy_level
 
     def restore_energy(self, amount: float, reason: str) -> float:
-        """Give retry budget by hand; return what there was room for."""
-        given = self._budget.restore(amount, self.clock.now())
+        """Give retry budget by hand; return what there was room for.
+
+        Raises:
+            TypeError, ValueError: If `amount` is no finite number from 0, or `reason` no text.
+        """
+        check_text("reason", reason)
+        given = self._budget.restore(finite("amount", amount), self.clock.now())
         self.emit(BudgetRestored(amount=given, reason=reason, timestamp=self._wall()))
         return given
 
     def charge(self, cost: float) -> float:
-        """Take at most `cost` from the retry budget; return what was there to take."""
-        taken = min(cost, self.energy_level)
+        """Take at most `cost` from the retry budget; return what was there to take.
+
+        Raises:
+            TypeError, ValueError: If it is no finite number from 0.
+        """
+        taken = min(finite("cost", cost), self.energy_level)
         self.gate.pay(taken)
         return taken
 
@@ -197,7 +220,12 @@ class FairyMagic:
 
         Raising costs 10 of the retry budget and lowering refunds half of what was paid; what has
         risen by itself is kept up for nothing. False when the budget is short.
+
+        Raises:
+            TypeError: If `raised` is not True or False.
         """
+        if not isinstance(raised, bool):
+            raise TypeError(f"raised must be True or False, not {raised!r}")
         if not raised:
             self.gate.lower("lowered by hand")
             if self._shield_paid:
@@ -248,7 +276,9 @@ class FairyMagic:
 
         Raises:
             ValueError: If `max_tokens` is no whole number from 1.
+            TypeError: If `agent` is no text.
         """
+        check_text("agent", agent)
         lane = self.gate.lanes.get(agent.removeprefix("provider_"))
         return self.acorns.boost(agent, config, lane.lengths if lane else None)
 
@@ -260,10 +290,12 @@ class FairyMagic:
         Nothing is counted in the breaker: the failed call did that. False for a component that
         is unknown, whose breaker is open, for a failure that a retry cannot mend, and when the
         retry budget is short.
+
+        Args:
+            component: As in `circuit_breakers`, or a registered provider's name.
         """
-        if component not in self._breakers.all:
-            return False
-        return await self.recoveries.heal(component, exception)
+        known = self.recoveries.named(component)
+        return known is not None and await self.recoveries.heal(known, exception)
 
     async def blue_spark_heal(self, component: str, issue: str | BaseException) -> bool:
         """Make one recovery attempt: diagnose, choose a remedy, apply it, verify.
@@ -272,10 +304,15 @@ class FairyMagic:
         the retry budget. A registered probe has the last word.
 
         Args:
-            component: What failed; one that is unknown has no breaker to ask.
+            component: What failed: as in `circuit_breakers`, a registered provider's name, or
+                anything else: what is unknown has no breaker to ask and no probe.
             issue: The failure, or a description of it.
+
+        Raises:
+            TypeError, ValueError: If `component` is no text that can be written down.
         """
-        return await self.recoveries.heal(component, issue)
+        check_text("component", component)
+        return await self.recoveries.heal(self.recoveries.named(component) or component, issue)
 
     def remedy(
         self, component: str, classes: Iterable[FailureClass | str] | None = None
@@ -287,22 +324,31 @@ class FairyMagic:
         are contained, and it competes with the built-in remedies by what comes of it.
 
         Args:
-            component: As in `circuit_breakers`; "ai_provider" is every provider.
+            component: As in `circuit_breakers`, or a registered provider's name; "ai_provider" is
+                every provider, "ai_provider:NAME" one that may come later.
             classes: For which failures; None: for all but refused keys and callers' mistakes.
 
         Raises:
-            ValueError: If nothing can be done about such failures, or the name is taken.
+            ValueError: If there is no such component, nothing can be done about such failures,
+                or the name is taken.
             TypeError: If it is not async.
         """
-        return self.remedies.remedy(component, classes)
+        return self.remedies.remedy(self.recoveries.known(component, later=True), classes)
 
     def probe(self, component: str) -> Callable[[Fn], Fn]:
         """Return a decorator that adds a check of `component`: True when it is well.
 
         The function is async and takes nothing, or the component's name. It verifies what
         remedies did, and holly_blessing closes the breakers of what it finds well.
+
+        Args:
+            component: As in `remedy`.
+
+        Raises:
+            ValueError: If there is no such component.
+            TypeError: If it is not async.
         """
-        return self.remedies.probe(component)
+        return self.remedies.probe(self.recoveries.known(component, later=True))
 
     def prefer(
         self,
@@ -317,26 +363,32 @@ class FairyMagic:
         """State that one remedy is to be preferred to another; it weighs as much as 0.1 success.
 
         Args:
-            winner, loser: Remedies.
-            component: Where it holds; None: everywhere.
+            winner, loser: Remedies: the runbook's, users' own, or any that was tried before.
+            component: Where it holds, as in `remedy`; None: everywhere.
             failure_class: For which failures; None: for all.
             author: Who says so; shown with it.
             withdraw: Take it back.
 
         Raises:
-            ValueError: If both are the same, or there is no such class.
+            ValueError: If both are the same, or there is no such remedy, component or class;
+                lists those that are known.
+            TypeError: If one is no text.
         """
         self.recoveries.prefer(
             winner,
             loser,
             component=component,
-            failure_class=failure_class,
+            kind=failure_class,
             author=author,
             withdraw=withdraw,
         )
 
     def preferences(self) -> list[dict[str, object]]:
-        """Return what was learned, a row for each component, failure class and remedy."""
+        """Return what was learned or stated, a row for each component, class and remedy.
+
+        A row holds the fields of `zejzl.policies.preferences.Row`. What was stated for every
+        component or class has rows of its own, with "*" in their place.
+        """
         return self.recoveries.rows()
 
     # Runbooks and guarded files --------------------------------------------------------------
@@ -345,7 +397,8 @@ class FairyMagic:
         """Return a decorator that adds a runbook of your own under `name`.
 
         The function takes nothing or this controller. Async, it does the work and returns a
-        sentence (or None); not async, it returns `Step`s, which are done in turn.
+        sentence (or None); not async, it returns `Step`s, which are done in turn. To perform it
+        takes 10 of the retry budget, or what is left of it; its docstring is what lists show.
 
         Raises:
             ValueError: If `name` cannot be one or is a built-in runbook's.
@@ -358,8 +411,8 @@ class FairyMagic:
         holly_blessing probes every provider and the store and closes the breakers of what
         answers; oak_fortification halves thresholds and limits for ten minutes; fairy_ward
         lets only critical work pass and, with `target_file`, guards that file; mana_surge
-        restores 30 of the retry budget, at most once a minute. A step that fails is told, not
-        raised.
+        restores 30 of the retry budget, at most once a minute. One of your own takes 10 of the
+        retry budget, or what is left of it. A step that fails is told, not raised.
 
         Raises:
             ValueError: If there is no runbook of that name.
@@ -376,27 +429,32 @@ class FairyMagic:
         return await self.wards.check()
 
     async def restore_file(self, path: str | Path) -> bool:
-        """Mend a guarded file from its copy; False when there is nothing to mend."""
+        """Make a guarded file what it was when it was guarded; False when its copy is damaged.
+
+        True also where it was intact. What was there instead is kept beside it, as
+        `<name>.tampered-<n>`. A file is guarded by the runbook fairy_ward.
+
+        Raises:
+            ValueError: If it is not guarded.
+            OSError: If it cannot be written; what was there is still there then.
+        """
         return await self.wards.restore(path)
 
     def harden(self, seconds: float) -> None:
-        """Halve thresholds and concurrency limits and hedge no more, for `seconds`."""
-        self.gate.harden(seconds)
+        """Halve thresholds and concurrency limits and hedge no more, for `seconds`.
 
-    async def check_all(self) -> dict[str, bool]:
-        """Probe everything there is a probe for; close the breakers of what is well."""
-        names = self.remedies.probed
-        found = await asyncio.gather(*(self.remedies.check(name) for name in names))
-        well = {
-            name: ended is not None and ended.ok for name, ended in zip(names, found, strict=True)
-        }
-        for name, ok in well.items():
-            breaker = self._breakers.all.get(name)
-            if ok and breaker is not None:
-                breaker.reset()
-        self.gate.look_for_light(self.clock.now())
-        self.gate.look_again()
-        return well
+        Raises:
+            TypeError, ValueError: If that is no finite number from 0.
+        """
+        self.gate.harden(finite("seconds", seconds))
+
+    async def check_all(self) -> dict[str, Ended]:
+        """Probe everything there is a probe for; close the breakers of what is well.
+
+        Returns how each is, by name: whether it is well, and "ok", "circuit breaker closed" or
+        what is wrong.
+        """
+        return await self.recoveries.check_all()
 
     # Keeping ---------------------------------------------------------------------------------
 

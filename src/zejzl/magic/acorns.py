@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from zejzl.clock import Clock
 from zejzl.events import CreditSpent, Event, utc
 from zejzl.magic.lanes import Lane
+from zejzl.messages import MOST_TOKENS
 from zejzl.policies.boost import CREDITS, Credits, Lengths, factor, grown
 
 REMEMBERED = 1_000  # conversations and senders whose last answer was cut
@@ -34,11 +35,14 @@ class Acorns:
         self, agent: str, config: Mapping[str, object], lengths: Lengths | None
     ) -> dict[str, object]:
         """Spend one on an agent's configuration; see `FairyMagic.acorn_vitality_boost`."""
+        if not isinstance(config, Mapping):
+            raise TypeError(f"a configuration is a mapping, not {type(config).__name__}")
         limit = config.get("max_tokens")
-        if limit is not None and (
-            isinstance(limit, bool) or not isinstance(limit, int) or limit < 1
-        ):
-            raise ValueError(f"max_tokens must be a whole number from 1, not {limit!r}")
+        if limit is not None:
+            if isinstance(limit, bool) or not isinstance(limit, int):
+                raise ValueError(f"max_tokens must be a whole number, not {limit!r}")
+            if not 1 <= limit <= MOST_TOKENS:
+                raise ValueError(f"max_tokens must be from 1 to {MOST_TOKENS:,}")
         unchanged = {"vitality_boost": 1.0, "new_config": dict(config)}
         if limit is None:
             reason = "no_max_tokens"

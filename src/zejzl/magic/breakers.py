@@ -67,9 +67,15 @@ class CircuitBreakerConfig:
         rules = BreakerRules(
             failure_threshold=self.failure_threshold, recovery_timeout=self.recovery_timeout
         )
+        expected = self.expected_exception
+        if isinstance(expected, type):
+            expected = (expected,)
+        if not isinstance(expected, tuple) or not all(
+            isinstance(kind, type) and issubclass(kind, BaseException) for kind in expected
+        ):
+            raise TypeError(f"expected_exception must be classes of exceptions, not {expected!r}")
         object.__setattr__(self, "rules", rules)
-        if isinstance(self.expected_exception, type):
-            object.__setattr__(self, "expected_exception", (self.expected_exception,))
+        object.__setattr__(self, "expected_exception", expected)
 
 
 DEFAULTS: Final = {
@@ -382,6 +388,8 @@ class Breakers:
         self._children: dict[str, dict[str, CircuitBreaker]] = {}
         self.all: dict[str, CircuitBreaker] = {}
         for name, config in (DEFAULTS | (components or {})).items():
+            if not isinstance(config, CircuitBreakerConfig):
+                raise TypeError(f"{name} needs a CircuitBreakerConfig, not {config!r}")
             self.all[name] = CircuitBreaker(
                 config, name=name, clock=clock, rng=rng, on_change=on_change
             )

@@ -2,14 +2,22 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from zejzl.clock import Clock
 from zejzl.errors import FailureClass, shorten, words
-from zejzl.events import DriftDetected, Event, PreferenceStated, RecoveryRecorded, utc
+from zejzl.events import (
+    UNTRIED,
+    DriftDetected,
+    Event,
+    PreferenceStated,
+    RecoveryRecorded,
+    check_text,
+    utc,
+)
 from zejzl.magic.breakers import Breakers
-from zejzl.magic.gate import Gate
-from zejzl.magic.remedies import Remedies
+from zejzl.magic.gate import PROVIDERS, Gate
+from zejzl.magic.remedies import Ended, Remedies, failure_class
 from zejzl.policies.breaker import State
 from zejzl.policies.budget import HEALING_COST
 from zejzl.policies.diagnosis import RUNBOOK, Diagnosis, Remedy, Verdict, diagnose
@@ -44,7 +52,43 @@ class Recoveries:
             {cls.value: [remedy.value for remedy in page] for cls, page in RUNBOOK.items()}
         )
         self._seen: dict[tuple[str, str], None] = {}
+        self._rows: list[dict[str, object]] = []
+        self._rows_of: tuple[int, int] = (0, 0)
         self.history: deque[RecoveryRecorded] = deque(maxlen=HISTORY)
+
+    # Names -----------------------------------------------------------------------------------
+
+    def named(self, name: str) -> str | None:
+        """Return the full name of a component, or of a provider by its own; None: unknown.
+
+        A provider that is registered and that nobody has called yet is known by its probe.
+        """
+        known = self._breakers.all
+        for full in (name, _as_provider(name)):
+            if full in known or full in self._remedies.probed:
+                return full
+        return None
+
+    def known(self, name: str, *, later: bool = False) -> str:
+        """Return the full name of a component or provider.
+
+        Args:
+            later: Whether "component:child" will do for a child that is yet to come.
+
+        Raises:
+            TypeError, ValueError: If there is none; lists those that are known.
+        """
+        check_text("component", name)
+        found = self.named(name)
+        component = name.partition(":")[0]
+        if found is None and later and component in self._breakers.all:
+            found = _as_provider(name) if component == PROVIDERS else name
+        if found is None:
+            names = dict.fromkeys((*self._breakers.all, *self._remedies.probed))
+            known = ", ".join(each for each in names if "/" not in each)  # models are too many
+            hint = f"; a provider that comes later is {_as_provider(name)!r}" if later else ""
+            raise ValueError(f"no component named {name!r}; known: {known}{hint}")
+        return found
 
     # Choosing --------------------------------------------------------------------------------
 
@@ -58,11 +102,20 @@ class Recoveries:
 
     def probabilities(self) -> dict[str, dict[str, float]]:
         """Return the learned policy: "component:class" → {remedy: probability}."""
-        keys = {(row.component, row.failure_class) for row in self._preferences.rows()}
         return {
             f"{component}:{kind}": self._shares(component, kind)
-            for component, kind in sorted(keys | set(self._seen))
+            for component, kind in sorted(self.places)
         }
+
+    @property
+    def places(self) -> set[tuple[str, str]]:
+        """Every component and failure class that the learned policy tells of."""
+        return self._preferences.places.union(self._seen)
+
+    @property
+    def changes(self) -> int:
+        """How often what was learned has changed."""
+        return self._preferences.changes
 
     def _shares(self, component: str, kind: str) -> dict[str, float]:
         known = self._preferences.probabilities(component, kind)
@@ -70,11 +123,15 @@ class Recoveries:
         return self._preferences.probabilities(component, kind, [*known, *own])
 
     def rows(self) -> list[dict[str, object]]:
-        """Return what was learned, a row for each component, failure class and remedy."""
-        return [
-            {name: getattr(row, name) for name in row.__dataclass_fields__}
-            for row in self._preferences.rows()
-        ]
+        """Return what was learned or stated; see `FairyMagic.preferences`."""
+        state = self.changes, self._remedies.names.total()
+        if state != self._rows_of:  # thousands of rows are asked for once a second
+            self._rows_of = state
+            self._rows = [
+                {name: getattr(row, name) for name in row.__dataclass_fields__}
+                for row in self._preferences.rows(self._remedies.offered)
+            ]
+        return [row.copy() for row in self._rows]
 
     def prefer(
         self,
@@ -82,29 +139,47 @@ class Recoveries:
         loser: str,
         *,
         component: str | None,
-        failure_class: FailureClass | str | None,
+        kind: FailureClass | str | None,
         author: str,
         withdraw: bool,
     ) -> None:
         """State a preference or take it back; see `FairyMagic.prefer`."""
-        cls = None if failure_class is None else FailureClass(failure_class).value
+        for name, text in (("winner", winner), ("loser", loser), ("author", author)):
+            check_text(name, text)
+            if not text.strip():
+                raise ValueError(f"{name} must not be empty")
+        cls = None if kind is None else failure_class(kind).value
+        if component is not None:
+            check_text("component", component)
+            try:
+                component = self.known(component, later=True)
+            except ValueError:
+                if not withdraw:  # what was said of one that is gone can be taken back
+                    raise
         if withdraw:
             self._preferences.withdraw(winner, loser, component=component, failure_class=cls)
         else:
+            self._check_remedies(winner, loser)
             self._preferences.prefer(
                 winner, loser, author=author, component=component, failure_class=cls
             )
         self._emit(
             PreferenceStated(
-                winner=winner,
-                loser=loser,
-                author=author,
+                winner=str(winner),
+                loser=str(loser),
+                author=str(author),
                 target=component,
                 failure_class=cls,
                 withdrawn=withdraw,
                 timestamp=utc(self._clock.wall()),
             )
         )
+
+    def _check_remedies(self, *names: str) -> None:
+        known = self._preferences.remedies.union(self._remedies.names)
+        for name in names:
+            if name not in known:
+                raise ValueError(f"no remedy named {name!r}; known: {', '.join(sorted(known))}")
 
     # By hand ---------------------------------------------------------------------------------
 
@@ -123,7 +198,7 @@ class Recoveries:
                 component,
                 issue,
                 cls,
-                Remedy.WAIT,
+                UNTRIED,
                 success=False,
                 verified=None,
                 energy_used=0.0,
@@ -138,6 +213,32 @@ class Recoveries:
             if await self._apply(component, issue, diagnosis, remedy):
                 return True
         return False
+
+    def reset(self, name: str) -> bool:
+        """Close a breaker, with its children; see `FairyMagic.reset_circuit_breaker`."""
+        full = self.named(name)
+        if full is None:
+            return False
+        self._close([full, *(child.name for child in self._breakers.children(full).values())])
+        return True
+
+    async def check_all(self) -> dict[str, Ended]:
+        """Probe everything, close the breakers of what is well; see `FairyMagic.check_all`."""
+        names = self._remedies.probed
+        ends = await asyncio.gather(*(self._remedies.check(name) for name in names))
+        found = {name: ended for name, ended in zip(names, ends, strict=True) if ended is not None}
+        closed = self._close([name for name, ended in found.items() if ended.ok])
+        return found | dict.fromkeys(closed, Ended(True, "circuit breaker closed"))
+
+    def _close(self, names: Iterable[str]) -> list[str]:
+        """Close breakers, of those who have one; return the names of those that were not closed."""
+        breakers = [self._breakers.all[name] for name in names if name in self._breakers.all]
+        closed = [each.name for each in breakers if each.state is not State.CLOSED]
+        for breaker in breakers:
+            breaker.reset()
+        self._gate.look_for_light(self._clock.now())
+        self._gate.look_again()
+        return closed
 
     async def _apply(
         self, component: str, issue: str | BaseException, diagnosis: Diagnosis, remedy: str
@@ -177,8 +278,9 @@ class Recoveries:
         if not candidates:
             return f"a retry cannot mend {diagnosis.failure_class}"
         breaker = self._breakers.all.get(component)
-        if breaker is not None and breaker.state is State.OPEN:
-            return f"circuit breaker is open for {breaker.rule.wait(now):.1f} s"
+        wait = breaker.rule.wait(now) if breaker is not None else 0.0
+        if wait > 0.0 and breaker is not None and breaker.state is State.OPEN:
+            return f"circuit breaker is open for {wait:.1f} s"
         if self._gate.affordable_in(HEALING_COST) > 0.0:
             return self._gate.short_of(HEALING_COST)
         return ""
@@ -215,11 +317,11 @@ class Recoveries:
             remedy=str(remedy),
             success=success,
             verified=verified,
-            energy_used=energy_used,
+            energy_used=float(energy_used),
             timestamp=utc(self._clock.wall()),
-            outcome=outcome,
+            outcome=str(outcome),
             request_id=request_id,
-            cost=cost,
+            cost=None if cost is None else float(cost),
         )
         self.history.append(row)
         self._emit(row)
@@ -256,3 +358,9 @@ class Recoveries:
                 f"what was learned is of version {version!r}; this zejzl reads {VERSION}"
             )
         self._preferences.restore(kept.get("preferences"))
+
+
+def _as_provider(name: str) -> str:
+    """Return what the breaker of a provider, or of one of its models, is called."""
+    provider, slash, model = name.removeprefix(f"{PROVIDERS}:").partition("/")
+    return f"{PROVIDERS}:{provider.strip().lower()}{slash}{model}"

@@ -6,16 +6,17 @@ a verdict in words, and it never takes the call down that it was to help.
 
 import asyncio
 import inspect
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from zejzl.clock import Clock
 from zejzl.errors import FailureClass, shorten, words
+from zejzl.events import check_text
 from zejzl.policies.diagnosis import NEVER_AGAIN, Remedy
 
 SECONDS = 10.0  # that a remedy or probe may take
-GRACE = 1.0  # seconds after which one that goes on all the same is cancelled once more
 
 RemedyFn = Callable[..., Awaitable[object]]
 ProbeFn = Callable[..., Awaitable[object]]
@@ -43,13 +44,18 @@ class _Remedy:
 
 
 class Remedies:
-    """The users' remedies and probes, by component."""
+    """The users' remedies and probes, by component.
+
+    Attributes:
+        names: Every remedy by the name of its function, and in how many components it is known.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._remedies: dict[str, dict[str, _Remedy]] = {}
         self._probes: dict[str, ProbeFn] = {}
         self._usual_probes: dict[str, ProbeFn] = {}
+        self.names: Counter[str] = Counter()
 
     def remedy(
         self, component: str, classes: Iterable[FailureClass | str] | None = None
@@ -63,10 +69,12 @@ class Remedies:
             name = getattr(apply, "__name__", "")
             if not name:
                 raise TypeError(f"{apply!r} must have a name: it is the remedy's")
+            check_text("the remedy's name", name)
             of = self._remedies.setdefault(component, {})
             if name in of or name in set(Remedy):
                 raise ValueError(f"{component} has a remedy named {name!r} already")
             of[name] = _Remedy(apply, wanted)
+            self.names[name] += 1
             return apply
 
         return add
@@ -91,7 +99,7 @@ class Remedies:
 
     @property
     def probed(self) -> list[str]:
-        """What there is a probe for."""
+        """What there is a probe for; among it every registered provider."""
         return list(dict.fromkeys((*self._probes, *self._usual_probes)))
 
     def offered(self, component: str, failure_class: str) -> list[str]:
@@ -124,7 +132,7 @@ class Remedies:
         self, fn: Callable[..., Awaitable[object]], *values: object, silence_is_consent: bool
     ) -> Ended:
         try:
-            async with self._clock.timeout(SECONDS + GRACE), self._clock.timeout(SECONDS):
+            async with self._clock.timeout(SECONDS):
                 found = await fn(*fitting(fn, values))
         except TimeoutError as problem:
             return Ended(False, shorten(str(problem)) or f"no end within {SECONDS:g} s")
@@ -163,6 +171,18 @@ def _checked(fn: RemedyFn) -> None:
 def _checked_component(component: str) -> None:
     if not isinstance(component, str) or not component.strip():
         raise ValueError(f"component must be a name like 'ai_provider', not {component!r}")
+    check_text("component", component)
+
+
+def failure_class(name: FailureClass | str) -> FailureClass:
+    """Return the class of that name.
+
+    Raises:
+        ValueError: If there is none; lists them.
+    """
+    if name not in set(FailureClass):
+        raise ValueError(f"no failure class {name!r}; known: {', '.join(FailureClass)}")
+    return FailureClass(name)
 
 
 def _classes(classes: Iterable[FailureClass | str] | None) -> frozenset[FailureClass]:
@@ -170,7 +190,7 @@ def _classes(classes: Iterable[FailureClass | str] | None) -> frozenset[FailureC
         return ALL_CLASSES
     if isinstance(classes, str):
         classes = (classes,)
-    wanted = frozenset(FailureClass(each) for each in classes)
+    wanted = frozenset(map(failure_class, classes))
     never = wanted - ALL_CLASSES - {FailureClass.AUTH}
     if never:
         raise ValueError(f"nothing can be done about {', '.join(sorted(never))}")

@@ -19,20 +19,25 @@ from typing import Protocol, TypeVar
 from zejzl.clock import Clock
 from zejzl.errors import shorten
 from zejzl.events import Event, RecoveryRecorded, RunbookPerformed, RunbookStep, utc
+from zejzl.magic.remedies import Ended
 from zejzl.magic.wards import Wards
 from zejzl.policies.budget import HEALING_COST
+from zejzl.policies.kept import finite
 
+HOLLY_BLESSING = "holly_blessing"
 FAIRY_WARD = "fairy_ward"
 HARDENED_SECONDS = 600.0
 SURGE = 30.0
 SURGE_SPACING = 60.0
 
 BUILT_IN = {
-    "holly_blessing": "probes every provider and the store, closes the breakers of what answers",
+    HOLLY_BLESSING: "probes every provider and the store, closes the breakers of what answers",
     "oak_fortification": "halves thresholds and limits for ten minutes, hedges no more",
     FAIRY_WARD: "lets only critical work pass; with a file, guards that file",
     "mana_surge": f"restores {SURGE:g} of the retry budget, at most once a minute",
 }
+
+UNDESCRIBED = "one of your own; its function has no docstring"
 
 Runbook = Callable[..., Awaitable[str | None] | Sequence["Step"]]
 R = TypeVar("R", bound=Runbook)
@@ -56,7 +61,7 @@ class Keeper(Protocol):
     @property
     def healing_history(self) -> Iterable[RecoveryRecorded]: ...
 
-    async def check_all(self) -> Mapping[str, bool]:
+    async def check_all(self) -> Mapping[str, Ended]:
         """Probe every provider and store, close the breakers of what answers; say who did."""
 
     def harden(self, seconds: float, /) -> None:
@@ -94,8 +99,8 @@ class Step:
             raise ValueError(f"what must say what the step does, not {self.what!r}")
         if not callable(self.act):
             raise ValueError(f"act of {self.what!r} must be an async function, not {self.act!r}")
-        if not 0 < self.seconds < math.inf:
-            raise ValueError(f"seconds of {self.what!r} must be above 0, not {self.seconds!r}")
+        if not finite(f"seconds of {self.what!r}", self.seconds):
+            raise ValueError(f"seconds of {self.what!r} must be above 0")
 
 
 class _NotDone(Exception):
@@ -108,7 +113,7 @@ class Rituals:
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
         self._built_in: dict[str, Callable[[str | Path | None], Sequence[Step]]] = {
-            "holly_blessing": self._holly_blessing,
+            HOLLY_BLESSING: self._holly_blessing,
             "oak_fortification": self._oak_fortification,
             FAIRY_WARD: self._fairy_ward,
             "mana_surge": self._mana_surge,
@@ -122,8 +127,9 @@ class Rituals:
 
     def described(self) -> dict[str, str]:
         """Return what each runbook does, in a line, by its name."""
-        own = {name: inspect.getdoc(made) or "" for name, made in self._own.items()}
-        return BUILT_IN | {name: shorten(told.partition("\n")[0]) for name, told in own.items()}
+        own = {name: (inspect.getdoc(made) or "").strip() for name, made in self._own.items()}
+        lines = {name: shorten(told.partition("\n")[0]) for name, told in own.items()}
+        return BUILT_IN | {name: line or UNDESCRIBED for name, line in lines.items()}
 
     def add(self, name: str, made: Runbook) -> None:
         """Keep a runbook of the user's, in place of an earlier one of that name.
@@ -238,15 +244,23 @@ class Rituals:
     # The four that are built in --------------------------------------------------------------
 
     def _holly_blessing(self, _: str | Path | None) -> Sequence[Step]:
-        async def probe() -> str:
-            found = await self._keeper.check_all()
-            well = ", ".join(name for name, ok in found.items() if ok)
-            ill = ", ".join(name for name, ok in found.items() if not ok)
-            told = [f"answered, circuit breakers closed: {well}"] if well else []
-            told += [f"did not answer: {ill}"] if ill else []
-            return "; ".join(told) or "there is nothing to probe"
+        well: list[str] = []
+        unwell: list[str] = []
 
-        return [Step("probe every provider and store", probe, 60.0)]
+        async def probe() -> str:
+            for name, ended in (await self._keeper.check_all()).items():
+                told = name if ended.said == "ok" else f"{name} ({ended.said})"
+                (well if ended.ok else unwell).append(told)
+            if well:
+                return f"answered: {', '.join(well)}"
+            return "nobody answered" if unwell else "there is nothing to probe"
+
+        async def look() -> str:
+            if unwell:
+                raise _NotDone(f"did not answer: {', '.join(unwell)}")
+            return "nobody is unwell"
+
+        return [Step("probe every provider and store", probe, 60.0), Step("find all well", look)]
 
     def _oak_fortification(self, _: str | Path | None) -> Sequence[Step]:
         async def harden() -> str:

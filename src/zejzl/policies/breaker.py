@@ -47,6 +47,8 @@ _tuple = tuple.__new__
 
 
 class State(StrEnum):
+    """Where a circuit breaker is in the diagram: calls flow, are refused, or one tries."""
+
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"

@@ -37,8 +37,9 @@ class BreakerRules:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number from 1, not {value!r}")
         for name in ("recovery_timeout", "max_probe_delay"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be above 0 seconds, not {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if isinstance(value, bool) or not 0 < value < float("inf"):
+                raise ValueError(f"{name} must be above 0 seconds, not {value!r}")
         if self.first_probe_after is not None and not 0 < self.first_probe_after < float("inf"):
             raise ValueError(f"first_probe_after must be above 0, not {self.first_probe_after!r}")
         if not 0 <= self.jitter < 1:

@@ -22,7 +22,7 @@ Sources: π ∝ π_ref·exp(u/β) is the optimum that Rafailov et al., "Direct P
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import exp, log, sqrt
 from typing import NamedTuple, TypeVar
@@ -40,6 +40,7 @@ OFFSET = 0.1
 FIRST_COST, COST_RATE = 0.1, 0.1
 SLACK, DRIFT, SHRINK = 0.5, 4.0, 0.1
 WORST_SURPRISE = 4.0  # less than DRIFT + SLACK: one failure after a long good run is no drift
+ALL = "*"  # the component or class of rows about a preference that holds for every one
 _FULL = 1.0 / (1.0 - DISCOUNT) + 1e-9  # discounted counts never exceed this
 
 _Kind = TypeVar("_Kind", bound=str)
@@ -81,6 +82,16 @@ class _Preferred(NamedTuple):
     author: str
 
 
+class _Estimate(NamedTuple):
+    rate: float
+    cell: "_Cell"
+    offset: float
+
+    @property
+    def score(self) -> float:
+        return self.rate - self.cell.cost + self.offset
+
+
 @dataclass(slots=True)
 class _Counts:
     good: float = 0.0
@@ -117,6 +128,9 @@ class Preferences:
 
     Names are plain strings: remedies of a user's own need no entry in the runbook. What operators
     prefer is kept until it is withdrawn.
+
+    Attributes:
+        changes: How often anything has changed; as long as it stays, so do all answers.
     """
 
     def __init__(self, runbook: Mapping[_Kind, Sequence[str]]) -> None:
@@ -125,12 +139,13 @@ class Preferences:
         self._known: dict[str, dict[str, _Against]] = {}
         self._recent: OrderedDict[tuple[str, str, str], _Cell] = OrderedDict()
         self._preferred: dict[_Scope, dict[frozenset[str], _Preferred]] = {}
+        self.changes = 0
 
     # Asking ---------------------------------------------------------------------------------
 
     def order(self, component: str, failure_class: str, candidates: Sequence[str]) -> list[str]:
         """Return the candidates, best first; equally good ones as they were given."""
-        scores = self._scores(component, failure_class, candidates)
+        scores = self._scores(failure_class, self._estimates(component, failure_class, candidates))
         return sorted(scores, key=scores.__getitem__, reverse=True)
 
     def probabilities(
@@ -141,34 +156,49 @@ class Preferences:
         Without candidates: for the runbook's page and what else was tried there.
         """
         candidates = candidates or self._remedies(component, failure_class)
-        scores = self._scores(component, failure_class, candidates)
-        best = max(scores.values(), default=0.0)
-        weights = {name: exp((score - best) / BETA) for name, score in scores.items()}
-        total = sum(weights.values())
-        return {name: weight / total for name, weight in weights.items()}
+        return self._shares(failure_class, self._estimates(component, failure_class, candidates))
 
-    def rows(self) -> list[Row]:
+    @property
+    def remedies(self) -> set[str]:
+        """Every remedy of the runbook, and whatever else was tried."""
+        tried = {remedy for known in self._known.values() for remedy in known}
+        return tried.union(*self._runbook.values())
+
+    @property
+    def places(self) -> set[tuple[str, str]]:
+        """Every component and class that something was learned of, or is preferred in."""
+        learned = {(component, kind) for component, kind, _ in self._recent}
+        return learned | {(where, kind) for where, kind in self._preferred if where and kind}
+
+    def rows(
+        self, own: Callable[[str, str], Iterable[str]] = lambda component, kind: ()
+    ) -> list[Row]:
         """Return a row for each remedy of each component and class with anything to tell.
 
-        By component and class; the best remedy first.
-        """
-        places = {(component, kind) for component, kind, _ in self._recent}
-        places |= {(where, kind) for where, kind in self._preferred if where and kind}
-        return [row for place in sorted(places) for row in self._rows(*place)]
+        By component and class; the best remedy first. What is preferred in every component or
+        class has rows of its own, under "*".
 
-    def _rows(self, component: str, kind: str) -> Iterable[Row]:
-        shares = self.probabilities(component, kind)
+        Args:
+            own: Says what else can be tried in a component against a class.
+        """
+        places = self.places | {(where or ALL, kind or ALL) for where, kind in self._preferred}
+        return [row for place in sorted(places) for row in self._rows(*place, own(*place))]
+
+    def _rows(self, component: str, kind: str, own: Iterable[str]) -> Iterable[Row]:
+        stated = self._preferred.get((_unless_all(component), _unless_all(kind)), {}).values()
+        named = [remedy for wish in stated for remedy in (wish.winner, wish.loser)]
+        known = self._estimates(component, kind, [*self._remedies(component, kind), *own, *named])
+        shares = self._shares(kind, known)
         bearing = self._bearing(component, kind)
         for remedy in sorted(shares, key=shares.__getitem__, reverse=True):
-            rate, cell = self._estimate(component, kind, remedy)
-            offset = _offset(remedy, bearing)
+            rate, cell, offset = known[remedy]
             authors = dict.fromkeys(each.author for each in bearing if remedy in each[:2])
             yield Row(
                 component=component,
                 failure_class=kind,
                 remedy=remedy,
                 probability=shares[remedy],
-                score=rate - cell.cost + offset,
+                score=known[remedy].score,
                 success_rate=rate,
                 cost=cell.cost,
                 tried=cell.tried,
@@ -176,17 +206,30 @@ class Preferences:
                 author=", ".join(authors) or None,
             )
 
-    def _scores(self, component: str, kind: str, candidates: Iterable[str]) -> dict[str, float]:
-        names, pick = dict.fromkeys(candidates), self._pick(kind)
+    def _estimates(
+        self, component: str, kind: str, candidates: Iterable[str]
+    ) -> dict[str, _Estimate]:
         bearing = self._bearing(component, kind)
-        others = len(names) - (pick in names)
-        scores = {}
-        for name in names:
-            rate, cell = self._estimate(component, kind, name)
-            share = PICK_SHARE if name == pick else OTHER_SHARE / others
-            score = rate - cell.cost + _offset(name, bearing)
-            scores[name] = score + REFERENCE_WEIGHT * BETA * log(share)
-        return scores
+        return {
+            name: _Estimate(*self._estimate(component, kind, name), _offset(name, bearing))
+            for name in candidates
+        }
+
+    def _scores(self, kind: str, known: Mapping[str, _Estimate]) -> dict[str, float]:
+        pick = self._pick(kind)
+        others = len(known) - (pick in known)
+        return {
+            name: found.score
+            + REFERENCE_WEIGHT * BETA * log(PICK_SHARE if name == pick else OTHER_SHARE / others)
+            for name, found in known.items()
+        }
+
+    def _shares(self, kind: str, known: Mapping[str, _Estimate]) -> dict[str, float]:
+        scores = self._scores(kind, known)
+        best = max(scores.values(), default=0.0)
+        weights = {name: exp((score - best) / BETA) for name, score in scores.items()}
+        total = sum(weights.values())
+        return {name: weight / total for name, weight in weights.items()}
 
     def _estimate(self, component: str, kind: str, remedy: str) -> tuple[float, _Cell]:
         against = self._known.get(kind, {}).get(remedy) or _Against()
@@ -225,6 +268,7 @@ class Preferences:
         """
         if not cost >= 0:
             raise ValueError(f"cost must be from 0 to 1, not {cost!r}")
+        self.changes += 1
         against, cell = self._cell(str(component), str(failure_class), str(remedy))
         expected = self._rate(failure_class, remedy, against, cell)
         against.add(success)
@@ -289,6 +333,7 @@ class Preferences:
         said = self._preferred.setdefault(_scope(component, failure_class), {})
         wish = _Preferred(str(winner), str(loser), author)
         said[frozenset(wish[:2])] = wish
+        self.changes += 1
 
     def withdraw(
         self,
@@ -307,6 +352,7 @@ class Preferences:
         del said[pair]
         if not said:
             del self._preferred[scope]
+        self.changes += 1
         return True
 
     def _bearing(self, component: str, kind: str) -> list[_Preferred]:
@@ -355,6 +401,7 @@ class Preferences:
             raise ValueError("a snapshot that contradicts itself")
         self._known, self._recent = fresh._known, fresh._recent
         self._preferred = fresh._preferred
+        self.changes += 1
 
     def _read(self, kept: Mapping[str, object]) -> None:
         for row in _lists(kept.get("classes"), 4):
@@ -383,6 +430,10 @@ def _offset(remedy: str, bearing: Iterable[_Preferred]) -> float:
 
 def _scope(component: str | None, kind: str | None) -> _Scope:
     return component and str(component), kind and str(kind)
+
+
+def _unless_all(name: str) -> str | None:
+    return None if name == ALL else name
 
 
 def _lists(value: object, length: int) -> list[list[object]]:

@@ -19,11 +19,9 @@ from zejzl.errors import (
     ProviderError,
     shorten,
 )
-from zejzl.messages import Delta, FinishReason, Reply, Request, Usage
+from zejzl.messages import MOST_TOKENS, Delta, FinishReason, Reply, Request, Usage
 from zejzl.providers.transport import Http, Json, checked_key
 from zejzl.settings import Secret
-
-MOST_TOKENS = 2**53  # beyond which no number is a count
 
 E = TypeVar("E", bound=ProviderError)
 

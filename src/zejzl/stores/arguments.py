@@ -6,22 +6,17 @@ A refusal is a ValueError that names the field: the caller's mistake, not the da
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from zejzl.events import Event, to_json
+from zejzl.events import Event, check_text, to_json
 from zejzl.messages import Attempt, Message
+
+MOST_ROWS = 2**63 - 1  # SQLite's largest number
 
 
 def check_texts(**texts: str | None) -> None:
     """Refuse text that UTF-8 cannot hold."""
     for name, text in texts.items():
-        if text is None or text.isascii():
-            continue
-        try:
-            text.encode()
-        except UnicodeEncodeError as problem:
-            raise ValueError(
-                f"{name} is not storable: half a character (a lone surrogate) "
-                f"at position {problem.start}"
-            ) from None
+        if text is not None and not text.isascii():
+            check_text(name, text)
 
 
 def check_request(message: Message, model: str) -> None:
@@ -64,9 +59,13 @@ def check_events(events: Sequence[Event]) -> None:
 
 
 def check_limit(limit: int) -> None:
-    """Refuse a negative number of rows."""
+    """Refuse what is no number of rows."""
+    if isinstance(limit, bool) or not isinstance(limit, int):
+        raise TypeError(f"limit must be a whole number, not {type(limit).__name__}")
     if limit < 0:
         raise ValueError(f"limit must be 0 or more, not {limit!r}")
+    if limit > MOST_ROWS:
+        raise ValueError(f"limit must be at most {MOST_ROWS}")
 
 
 def check_zone(moment: datetime) -> None:

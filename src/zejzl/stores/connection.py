@@ -7,7 +7,7 @@ import errno
 import os
 import sqlite3
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -57,6 +57,7 @@ def connect_writer(
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path)) from None
     connection = connect(path, busy_timeout=busy_timeout)
+    lenient(connection)  # it reads little
     try:
         connection.execute("BEGIN")  # one look at one moment: another process may be migrating
         version = _version(connection, path)
@@ -83,6 +84,11 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
             connection.execute("BEGIN IMMEDIATE")  # waits, at most for the busy timeout
             connection.execute("COMMIT")
     connection.execute("PRAGMA journal_mode = WAL")
+
+
+def lenient(connection: sqlite3.Connection) -> None:
+    """Read text that is no UTF-8 as well, with marks in it: one such row must hide no others."""
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
 
 
 def connect_reader(path: Path, *, busy_timeout: float) -> sqlite3.Connection:

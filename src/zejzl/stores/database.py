@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Literal, TypeVar
 
 from zejzl.errors import StoreError
-from zejzl.stores.connection import connect_reader, connect_writer, explain
+from zejzl.stores.connection import code, connect_reader, connect_writer, explain, lenient
 from zejzl.stores.owners import OwnerLock
 from zejzl.stores.writer import Unfinished, Writer
 
@@ -151,8 +151,18 @@ class Database:
             except Empty:
                 connection = connect_reader(self.path, busy_timeout=self._busy_timeout)
             try:
-                return work(connection)
+                return _read(work, connection)
             finally:
                 self._idle.put(connection)
         except sqlite3.Error as error:
             raise self._explain(error) from error
+
+
+def _read(work: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
+    try:
+        return work(connection)
+    except sqlite3.OperationalError as error:
+        if code(error) is not None:
+            raise
+        lenient(connection)  # Python could not decode a text; from here on it reads more slowly
+        return work(connection)

@@ -9,8 +9,11 @@ A child made by fork() without exec shares its parent's locks: open the store af
 
 import fcntl
 import os
+import re
 from pathlib import Path
 from uuid import uuid4
+
+_IDS = re.compile(r"\w{1,64}", re.ASCII)
 
 
 class OwnerLock:
@@ -44,6 +47,8 @@ class OwnerLock:
 
     def runs(self, owner: str) -> bool:
         """Return whether the store of that id is open somewhere."""
+        if not _IDS.fullmatch(str(owner)):  # no store of ours: it must not become a path
+            return False
         return owner == self.owner or _held(self._folder / f"{owner}.lock")
 
     def sweep(self) -> None:

@@ -13,14 +13,13 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
-from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from zejzl.clock import Clock, SystemClock
-from zejzl.errors import StoreCorrupt, StoreTooNew
+from zejzl.errors import StoreCorrupt, StoreTooNew, shorten
 from zejzl.events import Event, from_json, tag, to_json, utc
 from zejzl.messages import Attempt, Message
 from zejzl.ports import InFlight
@@ -31,12 +30,15 @@ from zejzl.stores.arguments import (
     check_outcome,
     check_request,
     check_texts,
+    check_zone,
     stamp,
 )
 from zejzl.stores.check import problems
 from zejzl.stores.database import Database
 from zejzl.stores.writer import UNFINISHED, Unfinished
 
+T = TypeVar("T")
+Row = TypeVar("Row")
 log = logging.getLogger(__name__)
 
 PRUNE_ROWS = 500  # rows deleted in one transaction, so that no other write waits long
@@ -166,8 +168,12 @@ class SqliteStore:
         claimed: list[tuple[int, InFlight]] = []
         for (owner,) in connection.execute(sql.OWNERS).fetchall():
             if not lock.runs(owner):
-                for seq, _, _, *row, attempts in connection.execute(sql.ORPHANS, (owner,)):
-                    claimed.append((seq, InFlight(_message(row), attempts)))
+                rows = connection.execute(sql.ORPHANS, (owner,))
+                claimed += self._readable(
+                    "requests",
+                    rows,
+                    lambda row: (row[0], InFlight(_message(row[3:-1]), row[-1])),
+                )
                 connection.execute(sql.CLAIM, (lock.owner, owner))
         lock.sweep()
         return [orphan for _, orphan in sorted(claimed, key=lambda pair: pair[0])]
@@ -175,7 +181,7 @@ class SqliteStore:
     async def history(self, conversation_id: str, limit: int) -> list[Message]:
         check_limit(limit)
         check_texts(conversation_id=conversation_id)
-        return await self._database.read(partial(_messages, sql.HISTORY, (conversation_id, limit)))
+        return await self._newest(sql.HISTORY, conversation_id, limit)
 
     async def messages(
         self, *, conversation_id: str | None = None, limit: int = 100
@@ -183,10 +189,30 @@ class SqliteStore:
         check_limit(limit)
         check_texts(conversation_id=conversation_id)
         if conversation_id is None:
-            return await self._database.read(partial(_messages, sql.NEWEST, (limit,)))
-        return await self._database.read(
-            partial(_messages, sql.NEWEST_OF_ONE, (conversation_id, limit))
-        )
+            return await self._newest(sql.NEWEST, limit)
+        return await self._newest(sql.NEWEST_OF_ONE, conversation_id, limit)
+
+    async def _newest(self, query: str, *values: str | int) -> list[Message]:
+        """Return the messages that a query for the newest finds, oldest first."""
+
+        def work(connection: sqlite3.Connection) -> list[Message]:
+            rows = connection.execute(query, values).fetchall()
+            return self._readable("messages", rows[::-1], _message)
+
+        return await self._database.read(work)
+
+    def _readable(self, what: str, rows: Iterable[Row], read: Callable[[Row], T]) -> list[T]:
+        """Return what can be read of `rows`; what cannot is told, and hides none of the others."""
+        found, unread = [], []
+        for row in rows:
+            try:
+                found.append(read(row))
+            except (ValueError, TypeError, RecursionError, StoreTooNew) as wrong:
+                unread.append(wrong)
+        if unread:
+            told = f"{len(unread)} {what} could not be read by this version and are left out"
+            log.warning("%s: %s: %s", self.path, told, shorten(str(unread[0])))
+        return found
 
     async def attempts(self, message_id: str) -> list[Attempt]:
         check_texts(id=message_id)
@@ -216,10 +242,8 @@ class SqliteStore:
         rows = await self._database.read(
             lambda connection: connection.execute(query, (*wanted.values(), limit)).fetchall()
         )
-        events = [event for (body,) in reversed(rows) if (event := _event(body)) is not None]
-        if skipped := len(rows) - len(events):
-            self.unread_events += skipped
-            log.warning("%s: %d events could not be read by this version", self.path, skipped)
+        events = self._readable("events", rows[::-1], _event)
+        self.unread_events += len(rows) - len(events)
         return events
 
     async def setting(self, name: str) -> str | None:
@@ -250,14 +274,13 @@ class SqliteStore:
         return self._database.write(work)
 
     async def snapshots(self) -> list[tuple[str, datetime, bool, str]]:
-        def work(connection: sqlite3.Connection) -> list[tuple[str, datetime, bool, str]]:
-            runs = self._database.lock.runs
-            return [
-                (owner, datetime.fromisoformat(at), runs(held_by), body)
-                for owner, held_by, at, body in connection.execute(sql.SNAPSHOTS)
-            ]
+        def read(row: tuple[str, str, str, str]) -> tuple[str, datetime, bool, str]:
+            owner, held_by, at, body = row
+            return owner, _time(at), self._database.lock.runs(held_by), body
 
-        return await self._database.read(work)
+        return await self._database.read(
+            lambda connection: self._readable("snapshots", connection.execute(sql.SNAPSHOTS), read)
+        )
 
     def post_command(self, owner: str, name: str, body: str) -> Awaitable[int]:
         check_texts(owner=owner, name=name, body=body)
@@ -336,19 +359,12 @@ def _unsettled(connection: sqlite3.Connection, message_id: str) -> tuple[int, st
     return seq, conversation_id, begun
 
 
-def _messages(
-    query: str, values: tuple[str | int, ...], connection: sqlite3.Connection
-) -> list[Message]:
-    """Return what a query for the newest found, oldest first."""
-    return [_message(row) for row in connection.execute(query, values).fetchall()[::-1]]
-
-
 def _message(row: Sequence[str]) -> Message:
     id, content, asked_at, sender, provider, response, response_time, error, conversation_id = row
     return Message(
         id=id,
         content=content,
-        timestamp=datetime.fromisoformat(asked_at),
+        timestamp=_time(asked_at),
         sender=sender,
         provider=provider,
         response=response,
@@ -365,8 +381,11 @@ def _event_rows(events: Sequence[Event]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _event(body: str) -> Event | None:
-    try:
-        return from_json(json.loads(body))
-    except (ValueError, StoreTooNew):
-        return None
+def _event(row: tuple[str]) -> Event:
+    return from_json(json.loads(row[0]))
+
+
+def _time(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    check_zone(moment)
+    return moment

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from zejzl.clock import AGAIN
+
 TURNS = 10  # of the loop: enough for a woken task to reach its next await
 
 
@@ -56,7 +58,16 @@ class FakeClock:
 
     @asynccontextmanager
     async def timeout(self, seconds: float | None) -> AsyncIterator[None]:
-        """Raise TimeoutError in a block still running after `seconds`; None is no limit."""
+        """Raise TimeoutError in a block still running after `seconds`; None is no limit.
+
+        One that goes on all the same is cancelled once more, `AGAIN` later.
+        """
+        again = None if seconds is None else max(0.0, seconds) + AGAIN
+        async with self._once(again), self._once(seconds):
+            yield
+
+    @asynccontextmanager
+    async def _once(self, seconds: float | None) -> AsyncIterator[None]:
         async with asyncio.timeout(None if seconds is None or seconds > 0 else 0.0) as scope:
             inside = True
 
