@@ -471,7 +471,7 @@ class AsyncMessageBus:
         self._upkeep.changed()
         if isinstance(event, RecoveryRecorded) and event.request_id is not None:
             return  # written together with its request
-        with suppress(StoreError):  # not open yet, or closed already: nothing is to be written
+        with suppress(StoreError, ValueError):  # not open (any more), or of words no store takes
             unheard(self.store.record([event]))
 
     async def _look(self) -> dict[str, object]:

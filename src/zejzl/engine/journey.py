@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zejzl.clock import Clock
-from zejzl.engine.failures import as_provider_error, in_words
+from zejzl.engine.failures import as_provider_error, in_words, own_failure
 from zejzl.engine.healing import Healer
 from zejzl.engine.history import without_older_half
 from zejzl.engine.journal import Journal
@@ -30,7 +30,6 @@ from zejzl.errors import (
     Rejected,
     StoreError,
     StoreLocked,
-    Transient,
     ZejzlError,
     shorten,
 )
@@ -398,20 +397,12 @@ class Journey:
         self._healer.failed(pick, error, diagnosis, can_shrink=can_shrink, **facts)
 
     def healable(self, pick: Pick, failure: BaseException) -> Exception:
-        """Return a call's failure; take the call back and raise it if it is not the provider's.
-
-        A CancelledError is the caller's leaving, unless nobody has cancelled this task: then the
-        provider's own work was cancelled, and that is a failure like any other.
-        """
-        if isinstance(failure, Exception):
-            return failure
-        task = asyncio.current_task()
-        if isinstance(failure, asyncio.CancelledError) and task and not task.cancelling():
-            error = Transient("its own work was cancelled")
-            error.__cause__ = failure
-            return error
-        self.void(pick)
-        raise failure
+        """Return a call's failure; take the call back and raise it if it is not the provider's."""
+        own = own_failure(failure)
+        if own is None:
+            self.void(pick)
+            raise failure
+        return own
 
     def place_is_free(self, breaker: CircuitBreaker) -> None:
         """Wake those who wait for a probe, if this breaker may let another in now."""
