@@ -7,9 +7,9 @@ everything fails nothing is earned, so the extra calls of a storm are bounded by
     10·same + 20·after_timeout + 5·waited + 3·failover + 5·hedge
         ≤ 100 + first successes + seconds + what was restored by hand
 
-Going to the next provider because an earlier one *refused* is a first call and costs nothing. So is
-going there when the one that failed lets nobody in by now, and trying again after one too many for a
-provider that is well (see `failover.cost_of`): each happens once for a call under way, at most.
+Going to the next provider because an earlier one *refused* is a first call and costs nothing. So
+is going there when the one that failed lets nobody in by now, and trying again after one too many
+for a provider that is well (see `failover.cost_of`): each happens once for a call under way.
 
 Pure: `now` is handed in. Units: seconds, and points of balance.
 Sources: the retry quota of the AWS SDKs ("standard" mode: 5 and 10 tokens), Finagle's RetryBudget.
