@@ -20,52 +20,46 @@ if __name__ == "__main__":  # before the classes below: they would exist twice
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
 from zejzl.clock import Clock, SystemClock
-from zejzl.engine.arguments import (
-    checked_criticality,
-    checked_name,
-    checked_request,
-    checked_text,
-    checked_times,
-)
-from zejzl.engine.call import call
+from zejzl.engine.archive import Archive
+from zejzl.engine.arguments import checked_name, checked_text
 from zejzl.engine.channels import Channels, Subscription
 from zejzl.engine.commands import handlers
-from zejzl.engine.history import fitting
-from zejzl.engine.journal import Conversations, Journal, unheard
-from zejzl.engine.journey import Engine, Journey, Limits
+from zejzl.engine.intake import Intake
+from zejzl.engine.journal import Journal, unheard
 from zejzl.engine.learned import Learned
+from zejzl.engine.ledger import Ledger, spend_limits
 from zejzl.engine.lifecycle import Lifecycle
+from zejzl.engine.options import Options
+from zejzl.engine.parking import ParkedRequest, ParkedWork
 from zejzl.engine.probes import store_answers
+from zejzl.engine.record import Engine
 from zejzl.engine.recovery import RecoveredRequest, Recovery
 from zejzl.engine.registry import Registry
 from zejzl.engine.stream import stream
-from zejzl.engine.targets import Target
 from zejzl.engine.upkeep import Upkeep
 from zejzl.engine.waiting import Recovered
 from zejzl.errors import StoreError
-from zejzl.events import BreakerChanged, Event, RecoveryRecorded, utc
+from zejzl.events import BreakerChanged, Event, RecoveryRecorded
 from zejzl.magic import FairyMagic
-from zejzl.magic.lanes import Asked, asked_by
-from zejzl.messages import Delta, Message, Reply, Request, Turn
-from zejzl.policies.admission import Criticality
-from zejzl.ports import AIProvider, Provider, SimpleProvider, Store
+from zejzl.messages import Delta, Message, Reply
+from zejzl.policies.parking import Spacing
+from zejzl.ports import AIProvider, Kept, Provider, SimpleProvider, Store
 from zejzl.settings import Settings
 
-__all__ = ["AIProvider", "AsyncMessageBus", "Message", "RecoveredRequest"]
+__all__ = ["AIProvider", "AsyncMessageBus", "Message", "ParkedRequest", "RecoveredRequest"]
 
 log = logging.getLogger("zejzl.bus")
 
 OFFLINE = "offline"
 
 
-class AsyncMessageBus:
+class AsyncMessageBus(Archive):
     """Sends prompts to language models and heals what fails on the way.
 
     Args:
@@ -105,11 +99,24 @@ class AsyncMessageBus:
             self.settings.deadline,
         )
         self._lifecycle = Lifecycle(self._clock)
-        self._conversations = Conversations(self._clock)
         self._channels = Channels(self.settings.subscriber_queue)
         persistence = self.magic.circuit_breakers["persistence"]
         self._journal = Journal(self.store, persistence, self._clock)
-        self._engine = Engine(self._clock, self.magic, self._journal, Recovered())
+        spacing = Spacing(tries=self.settings.park_tries, first=self.settings.park_spacing)
+        self._ledger = Ledger(spend_limits(self.settings))
+        self._engine = Engine(
+            self._clock, self.magic, self._journal, Recovered(), self._ledger, spacing
+        )
+        self._intake = Intake(
+            self._engine, self._registry, self.store, self.settings, self._on_request
+        )
+        self._parking = ParkedWork(
+            self.store,
+            self._clock,
+            spacing,
+            partial(self._take_up, waited=True),
+            lambda: len(self._registry) > 0 and OFFLINE not in self._registry,
+        )
         self._learned = Learned(self.store, self.magic)
         self._upkeep = Upkeep(
             self.store,
@@ -119,18 +126,10 @@ class AsyncMessageBus:
             self.settings.retention_days,
             handlers(self.magic),
             self._learned,
+            self._parking,
         )
         self._requests = 0
         self._recovery = Recovery(self.store, self._clock)
-        self._usual_limits = Limits(
-            deadline=self.settings.deadline,
-            attempt=self.settings.attempt_timeout,
-            first_token=self.settings.first_token_timeout,
-            idle=self.settings.idle_timeout,
-            patience=self.settings.patience,
-            max_attempts=self.settings.max_attempts,
-            hedging=self.settings.hedging,
-        )
         self.magic.remedies.watch("persistence", partial(store_answers, self.store))
         self.magic.listen(self._on_event)
 
@@ -150,6 +149,7 @@ class AsyncMessageBus:
             SettingsError: If a vendor's address or key cannot be.
         """
         try:
+            from zejzl.engine.prices import load
             from zejzl.providers.vendors import build, configured
         except ImportError as missing:
             raise _install_hint(missing) from missing
@@ -160,6 +160,7 @@ class AsyncMessageBus:
             await self._stop()  # what a cancelled stop has left
             self._lifecycle.started = True
             try:
+                self._ledger.prices = load(self.settings.prices)
                 await self.store.open()
                 await self._learned.recall()
                 self._lifecycle.running = True
@@ -208,15 +209,6 @@ class AsyncMessageBus:
     ) -> None:
         await self.stop()
 
-    async def recover(self) -> list[RecoveredRequest]:
-        """Settle what a bus that died left in flight, and return it, oldest first.
-
-        Only requests whose owner is gone are touched; another live process on the same
-        database keeps its own.
-        """
-        self._lifecycle.check()
-        return await self._recovery.run()
-
     # Providers -------------------------------------------------------------------------------
 
     async def register_provider(
@@ -239,6 +231,7 @@ class AsyncMessageBus:
         await self._registry.add(key, full(provider), probed=True)
         if OFFLINE in self._registry and len(self._registry) > 1:
             await self._registry.remove(OFFLINE)
+        self._parking.look()
 
     async def unregister_provider(self, name: str) -> None:
         """Remove a provider and release what it holds; `offline` comes when the last one goes.
@@ -295,6 +288,8 @@ class AsyncMessageBus:
         failover: bool | Sequence[str] | None = None,
         criticality: str = "normal",
         sender: str = "user",
+        idempotency_key: str | None = None,
+        park: bool = False,
     ) -> Reply:
         """Return a model's answer to `content`.
 
@@ -314,23 +309,27 @@ class AsyncMessageBus:
             criticality: "sheddable", "normal", "critical" or "critical_plus": who goes first
                 where not all can, and who is turned away.
             sender: Who asks, for the record.
+            idempotency_key: Your own name for this request: sent again with the same one, also
+                after a crash, it has the answer that there is, and no provider is called.
+            park: Where nobody can answer, keep it and take it up again by itself, also after a
+                restart: `Parked` is raised, and its `id` is the ticket for `result`.
 
         Raises:
             ValueError, TypeError: An argument cannot be; nothing was sent or stored.
             Rejected: Nothing was sent; says why, and for how long.
             ProviderError: The first cause, when everything allowed was tried; `attempts` tells.
             StoreError: The journal cannot be written; if an answer had come, it is `reply`.
+            Parked: Nobody could answer what was sent with `park`; GivenUp: often enough.
         """
-        request = self._request(content, system, max_tokens, temperature)
-        limits = self._limits(deadline, patience)
-        asked = self._asked(criticality, conversation_id, streamed=False)
-        chain = self._registry.chain(provider, failover, model)
+        options = Options(
+            provider, model, system, max_tokens, temperature, deadline, patience, failover,
+            criticality,
+        )  # fmt: skip
+        question = self._intake.question(
+            content, conversation_id, sender, options, key=idempotency_key, parks=park
+        )
         with self._lifecycle:
-            journey = await self._begin(request, chain, limits, asked, conversation_id, sender)
-            try:
-                return await call(journey)
-            finally:
-                self._conversations.end(conversation_id)
+            return await self._intake.answer(question)
 
     async def stream(
         self,
@@ -347,6 +346,7 @@ class AsyncMessageBus:
         failover: bool | Sequence[str] | None = None,
         criticality: str = "normal",
         sender: str = "user",
+        idempotency_key: str | None = None,
         allow_restart: bool = False,
     ) -> AsyncGenerator[Delta, None]:
         """Yield a model's answer piece by piece; the last piece carries the Reply.
@@ -357,86 +357,27 @@ class AsyncMessageBus:
         `allow_restart` permits that; else `Incomplete` is raised with what had been yielded as
         its `prefix`. The setting `deadline` covers the time to the first piece; one passed, all.
         """
-        request = self._request(content, system, max_tokens, temperature)
-        limits = self._limits(deadline, patience)
-        asked = self._asked(criticality, conversation_id, streamed=True)
-        chain = self._registry.chain(provider, failover, model)
+        options = Options(
+            provider, model, system, max_tokens, temperature, deadline, patience, failover,
+            criticality,
+        )  # fmt: skip
+        question = self._intake.question(
+            content, conversation_id, sender, options, key=idempotency_key, streamed=True
+        )
         with self._lifecycle:
-            journey = await self._begin(request, chain, limits, asked, conversation_id, sender)
-            try:
-                async with aclosing(stream(journey, allow_restart=allow_restart)) as deltas:
+            async with self._intake.opened(question) as begun:
+                if isinstance(begun, Reply):
+                    yield Delta(begun.text)
+                    yield Delta("", reply=begun)
+                    return
+                async with aclosing(stream(begun, allow_restart=allow_restart)) as deltas:
                     async for delta in deltas:
                         yield delta
-            finally:
-                self._conversations.end(conversation_id)
 
-    async def _begin(
-        self,
-        request: Request,
-        chain: list[Target],
-        limits: Limits,
-        asked: Asked,
-        conversation_id: str | None,
-        sender: str,
-    ) -> Journey:
-        """Wait for the conversation's turn and return the request, ready to go."""
-        started = self._clock.now()
-        checked_text("sender", sender)
-        message = Message(
-            id=uuid4().hex,
-            content=request.content,
-            timestamp=utc(self._clock.wall()),
-            sender=sender,
-            provider=chain[0].name,
-            conversation_id=conversation_id,
-        )
-        await self._conversations.begin(conversation_id, limits.deadline)
-        try:
-            if conversation_id is not None:
-                request = replace(request, history=await self._told(conversation_id))
-        except BaseException:
-            self._conversations.end(conversation_id)
-            raise
-        self._requests += 1
-        self._upkeep.changed()
-        return Journey(self._engine, message, request, chain, limits, started, asked)
-
-    async def _told(self, conversation_id: str) -> tuple[Turn, ...]:
-        """Return what of a conversation is sent along with its next question."""
-        messages = await self.store.history(conversation_id, self.settings.history_turns)
-        return await fitting(messages, self.settings.context_tokens)
-
-    def _request(
-        self, content: str, system: str | None, max_tokens: int | None, temperature: float | None
-    ) -> Request:
-        limit = self.settings.max_tokens if max_tokens is None else max_tokens
-        return checked_request(content, system, limit, temperature)
-
-    def _asked(self, criticality: str, conversation_id: str | None, *, streamed: bool) -> Asked:
-        """Return what admission control needs to know."""
-        if conversation_id is not None:
-            checked_text("conversation_id", conversation_id, empty=True)
-        least = Criticality.CRITICAL if self.magic.is_critical else Criticality.SHEDDABLE
-        found = max(checked_criticality(criticality), least)
-        return asked_by(found, conversation_id, streamed=streamed)
-
-    def _limits(self, deadline: float | None, patience: float | None) -> Limits:
-        if deadline is None and patience is None:
-            return self._usual_limits
-        checked_times(deadline, patience)
-        usual = self._usual_limits
-        return replace(
-            usual,
-            deadline=usual.deadline if deadline is None else deadline,
-            patience=usual.patience if patience is None else patience,
-            whole_stream=deadline is not None,
-        )
-
-    async def history(self, conversation_id: str, limit: int = 100) -> list[Message]:
-        """Return the newest `limit` answered messages of a conversation, oldest first."""
-        self._lifecycle.check()
-        checked_text("conversation_id", conversation_id, empty=True)
-        return await self.store.history(conversation_id, limit)
+    async def _take_up(self, kept: Kept, *, waited: bool = False) -> Reply:
+        """Return the answer to a question that was asked in an earlier life."""
+        with self._lifecycle:
+            return await self._intake.take_up(kept, waited=waited)
 
     # Publish and subscribe -------------------------------------------------------------------
 
@@ -454,6 +395,11 @@ class AsyncMessageBus:
 
     # Behind the scenes -----------------------------------------------------------------------
 
+    def _on_request(self) -> None:
+        """Count a request that goes on its way."""
+        self._requests += 1
+        self._upkeep.changed()
+
     def _on_event(self, event: Event) -> None:
         """Write an event down, and wake those who wait for a provider that is another now."""
         match event:
@@ -463,6 +409,7 @@ class AsyncMessageBus:
                 if after != "half_open":
                     self._engine.recovered.announce()
                     self.magic.gate.look_again()
+                    self._parking.look(hopeful=after == "closed")
             case RecoveryRecorded(target=target, remedy=remedy, outcome=outcome):
                 log.info("%s: %s; %s: %s", target, event.failure_class, remedy, outcome)
                 log.debug("%s: %s", target, event.issue)

@@ -473,7 +473,7 @@ async def test_a_bus_can_be_started_again() -> None:
 
 async def test_a_store_that_cannot_be_written_refuses_before_anything_is_sent() -> None:
     class Full(InMemoryStore):
-        def accept(self, message: Message, provider: str, model: str):  # type: ignore[no-untyped-def]
+        def accept(self, message: Message, provider: str, model: str, **kept: object):  # type: ignore[no-untyped-def]
             raise StoreError("the disk is full: make room")
 
     clock = FakeClock()
@@ -489,7 +489,7 @@ async def test_a_store_that_cannot_be_written_refuses_before_anything_is_sent() 
 
 async def test_a_store_that_does_not_answer_holds_nobody_past_the_deadline() -> None:
     class Stuck(InMemoryStore):
-        def accept(self, message: Message, provider: str, model: str):  # type: ignore[no-untyped-def]
+        def accept(self, message: Message, provider: str, model: str, **kept: object):  # type: ignore[no-untyped-def]
             return asyncio.get_running_loop().create_future()
 
     clock = FakeClock()
@@ -508,7 +508,7 @@ async def test_a_journal_that_fails_between_two_calls_keeps_the_first_cause_and_
     stuck: bool,
 ) -> None:
     class FailsLater(InMemoryStore):
-        def attempt(self, *args: object):  # type: ignore[no-untyped-def]
+        def attempt(self, *args: object, **kept: object):  # type: ignore[no-untyped-def]
             if stuck:
                 return asyncio.get_running_loop().create_future()
             raise StoreError("the disk is full: make room")
@@ -528,7 +528,7 @@ async def test_a_journal_that_fails_between_two_calls_keeps_the_first_cause_and_
 
 async def test_a_journal_that_had_no_time_is_not_blamed_for_what_a_provider_did() -> None:
     class Stuck(InMemoryStore):
-        def attempt(self, *args: object):  # type: ignore[no-untyped-def]
+        def attempt(self, *args: object, **kept: object):  # type: ignore[no-untyped-def]
             return asyncio.get_running_loop().create_future()
 
     clock = FakeClock()
@@ -543,7 +543,7 @@ async def test_a_journal_that_had_no_time_is_not_blamed_for_what_a_provider_did(
 
 async def test_an_answer_that_cannot_be_written_down_is_not_lost() -> None:
     class FullLater(InMemoryStore):
-        def settle(self, message, attempts, events=()):  # type: ignore[no-untyped-def]
+        def settle(self, message, attempts, events=(), **answer):  # type: ignore[no-untyped-def]
             raise StoreError("the disk is full: make room")
 
     clock = FakeClock()

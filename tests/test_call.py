@@ -153,7 +153,7 @@ async def test_an_answer_grows_once_before_the_call_or_after_it_and_not_both() -
 
 async def test_a_caller_who_leaves_before_the_longer_answer_is_asked_for_costs_no_credit() -> None:
     class Slow(InMemoryStore):
-        async def attempt(self, *args: object) -> None:
+        async def attempt(self, *args: object, **kept: Any) -> None:
             await asyncio.sleep(3600.0)
 
     clock = FakeClock()
@@ -335,23 +335,23 @@ class Fills(InMemoryStore):
         if self.writes < 0:
             raise StoreFull("the disk is full")
 
-    def accept(self, *args: Any) -> Any:
+    def accept(self, *args: Any, **kept: Any) -> Any:
         self._write()
-        return super().accept(*args)
+        return super().accept(*args, **kept)
 
-    def attempt(self, *args: Any) -> Any:
+    def attempt(self, *args: Any, **kept: Any) -> Any:
         self._write()
-        return super().attempt(*args)
+        return super().attempt(*args, **kept)
 
-    def settle(self, *args: Any) -> Any:
+    def settle(self, *args: Any, **kept: Any) -> Any:
         self._write()
-        return super().settle(*args)
+        return super().settle(*args, **kept)
 
 
 async def test_nor_when_the_journal_cannot_tell_of_the_longer_one() -> None:
     class Once(Fills):
-        def settle(self, *args: Any) -> Any:
-            return InMemoryStore.settle(self, *args)
+        def settle(self, *args: Any, **kept: Any) -> Any:
+            return InMemoryStore.settle(self, *args, **kept)
 
     clock = FakeClock()
     store = Once(clock=clock)

@@ -238,7 +238,7 @@ async def test_a_hedge_of_which_the_journal_cannot_tell_is_not_sent_and_not_paid
 class Locked(InMemoryStore):
     """Takes no second attempt."""
 
-    def attempt(self, message_id: str, number: int, provider: str, model: str) -> Any:
+    def attempt(self, message_id: str, number: int, provider: str, model: str, **kept: Any) -> Any:
         raise StoreLocked("another process holds it")
 
 

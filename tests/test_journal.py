@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 
@@ -24,11 +25,11 @@ async def test_a_store_that_keeps_failing_is_left_alone_and_tried_again_later() 
     class Broken(InMemoryStore):
         well = False
 
-        def accept(self, message: Message, provider: str, model: str):  # type: ignore[no-untyped-def]
+        def accept(self, message: Message, provider: str, model: str, **kept: Any):  # type: ignore[no-untyped-def]
             calls.append(message)
             if not self.well:
                 raise StoreError("the disk is full")
-            return super().accept(message, provider, model)
+            return super().accept(message, provider, model, **kept)
 
     store = Broken()
     await store.open()

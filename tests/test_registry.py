@@ -143,9 +143,9 @@ async def test_a_request_that_was_about_to_call_a_provider_that_left_calls_anoth
     streamed: bool,
 ) -> None:
     class Slow(InMemoryStore):
-        async def accept(self, *args: Any) -> None:
+        async def accept(self, *args: Any, **kept: Any) -> None:
             await clock.sleep(1.0)
-            await super().accept(*args)
+            await super().accept(*args, **kept)
 
     clock = FakeClock()
     async with make_bus(clock, store=Slow(clock=clock)) as bus:

@@ -392,6 +392,6 @@ def test_every_line_of_the_example_works_once_its_mark_is_off(tmp_path: Path) ->
 
     assert {*got.vendors} == {*VENDOR_KEYS}
     defaults = Settings()
-    examples = {"home", "failover", "default_provider", "max_tokens"}
+    examples = {"home", "failover", "default_provider", "max_tokens", "prices"}
     same = [name for name in PLAIN if getattr(got, name) == getattr(defaults, name)]
     assert {*same} == {*PLAIN} - examples

@@ -416,7 +416,7 @@ async def test_damaged_pages_are_found_and_named(path: Path) -> None:
     )
     await store.close()
     with path.open("r+b") as file:
-        for page in range(20, 40):
+        for page in range(50, 80):
             file.seek(page * 4096)
             file.write(os.urandom(512))
 
@@ -458,7 +458,7 @@ async def test_a_newer_schema_is_refused_and_left_as_it_is(path: Path) -> None:
     query(path, "PRAGMA user_version = 99")
     before = content(path)
 
-    with pytest.raises(StoreTooNew, match="has schema 99, this zejzl knows 2"):
+    with pytest.raises(StoreTooNew, match="has schema 99, this zejzl knows 3"):
         await open_store(path)
 
     assert content(path) == before

@@ -124,7 +124,7 @@ async def test_an_accepted_request_is_kept_as_it_was(store: Store) -> None:
 async def test_accepting_journals_the_first_attempt_too(store: Store) -> None:
     await store.accept(question(), "claude", "opus")
 
-    assert await store.attempts("m1") == [Attempt("claude", "opus", "", 0.0, "first")]
+    assert await store.attempts("m1") == [Attempt("claude", "opus", "", 0.0, "first", at=NOON)]
 
 
 async def test_an_id_is_accepted_once(store: Store) -> None:

@@ -6,10 +6,15 @@
     │   ├── NotNow              it may work later; `retry_after` says when
     │   │   ├── CircuitOpen     calls to it are paused
     │   │   ├── Overloaded      no place is free, and waiting for one is in vain
-    │   │   └── Shielded        only critical work passes at present
+    │   │   ├── Shielded        only critical work passes at present
+    │   │   └── SpendLimitReached   the money of the day or the conversation is spent
     │   ├── NoSuchProvider      also a LookupError
+    │   ├── NoSuchRequest       the store has none of that id; also a LookupError
+    │   ├── RequestUnderWay     one of the same key took until the deadline; also a TimeoutError
     │   ├── ConversationBusy    an earlier turn took until the deadline; also a TimeoutError
     │   └── BusNotRunning       before start(), after stop() or in another event loop
+    ├── Parked                  kept until somebody can answer; `id` is its ticket
+    ├── GivenUp                 parked work that was tried as often as it may be
     ├── ProviderError           sent, and it failed
     │   ├── Transient           may work if tried again, here or elsewhere
     │   │   ├── RateLimited     429
@@ -38,6 +43,7 @@ error of its own: the first ProviderError is raised, with a note that says why i
 Every error that a call raises carries `attempts`, what was tried before it.
 """
 
+from datetime import datetime
 from enum import StrEnum
 
 MESSAGE_LIMIT = 500  # characters of a provider's own words that an error repeats
@@ -164,6 +170,21 @@ class Shielded(NotNow):
         return f"admission control: {self.reason}; try again in {self.retry_after:.1f} s"
 
 
+class SpendLimitReached(NotNow):
+    """What may be spent is spent, or this call would go beyond it.
+
+    Attributes:
+        name: Whose limit: "day", or the conversation's id.
+    """
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        wait = self.retry_after
+        when = f"; try again in {wait:.0f} s" if wait < float("inf") else ""
+        return f"spend limit of {self.name!r}: {self.reason}{when}"
+
+
 class NoSuchProvider(Rejected, LookupError):
     """No provider of that name is registered.
 
@@ -178,12 +199,65 @@ class NoSuchProvider(Rejected, LookupError):
         self.known = known
 
 
+class NoSuchRequest(Rejected, LookupError):
+    """The store has no request of that id (any more).
+
+    Attributes:
+        id: The id asked for.
+    """
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"no request with the id {id!r} is kept: it may be older than retention")
+        self.id = id
+
+
+class RequestUnderWay(Rejected, TimeoutError):
+    """A request with the same idempotency key was not over before this one's deadline."""
+
+
 class ConversationBusy(Rejected, TimeoutError):
     """An earlier turn of the same conversation was not over before this one's deadline."""
 
 
 class BusNotRunning(Rejected):
     """The bus has not been started, has been stopped, or belongs to another event loop."""
+
+
+class Parked(ZejzlError):
+    """Nobody can answer at present: the request is kept, and will be taken up again by itself.
+
+    Its `__cause__` is why nobody could.
+
+    Attributes:
+        id: The request's: `bus.result(id)` has the answer once there is one.
+        tries: How often it was taken up again in vain.
+        due_at: When it is taken up again at the latest, aware UTC; None: it is just now.
+    """
+
+    def __init__(self, id: str, tries: int, due_at: datetime | None, reason: str) -> None:
+        when = f"taken up again by {due_at:%H:%M:%S} UTC" if due_at else "under way again"
+        super().__init__(f"parked as {id}, {when}: {reason}")
+        self.id = id
+        self.tries = tries
+        self.due_at = due_at
+
+
+class GivenUp(ZejzlError):
+    """Parked work was tried as often as it may be: it is a dead letter now.
+
+    Attributes:
+        id: The request's: `bus.replay(id)` tries it again, `bus.drop(id)` forgets it.
+        causes: What each try failed with, oldest first.
+    """
+
+    def __init__(self, id: str, causes: tuple[str, ...]) -> None:
+        said = causes[-1] if causes else "no cause is known"
+        super().__init__(
+            f"request {id} was given up after {len(causes)} failures, the last one: {said}; "
+            "replay it when that is mended, or drop it"
+        )
+        self.id = id
+        self.causes = causes
 
 
 class ProviderError(ZejzlError):
@@ -197,6 +271,7 @@ class ProviderError(ZejzlError):
         request_id: The provider's id for this call, to quote to its support.
         retry_after: Seconds the provider asked to wait.
         failure_class: What kind of failure this is.
+        usage: Tokens that the provider counted all the same (`messages.Usage`), or None.
     """
 
     default_class = FailureClass.UNKNOWN
@@ -205,6 +280,7 @@ class ProviderError(ZejzlError):
     provider = model = code = request_id = ""
     status: int | None = None
     retry_after: float | None = None
+    usage: object = None
 
     def __init__(
         self,
@@ -268,9 +344,14 @@ class ServerError(Transient):
 
 
 class ConnectFailed(Transient):
-    """No connection, or one that was lost before the answer began."""
+    """No connection, or one that was lost before the answer began.
+
+    Attributes:
+        sent: Whether the request may have reached the provider.
+    """
 
     default_class = FailureClass.CONNECT
+    sent = True
 
 
 class AttemptTimeout(Transient, TimeoutError):

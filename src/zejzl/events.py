@@ -139,6 +139,25 @@ class RequestRecovered:
     timestamp: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestParked:
+    """Nobody could answer a request that may wait: it is kept, or was given up.
+
+    Attributes:
+        given_up: Whether it is tried no more.
+        tries: How often it was taken up again in vain.
+        reason: Why nobody could.
+        timestamp: When that was.
+    """
+
+    request_id: str
+    conversation_id: str | None
+    given_up: bool
+    tries: int
+    reason: str
+    timestamp: datetime
+
+
 class RunbookStep(TypedDict):
     """How one step of a runbook ended: `seconds` it took, and what it `said` of itself."""
 
@@ -197,6 +216,7 @@ Event = (
     | BreakerChanged
     | BudgetRestored
     | RequestRecovered
+    | RequestParked
     | RunbookPerformed
     | GuardedFileChanged
 )
@@ -210,6 +230,7 @@ TYPES: dict[str, type[Event]] = {
     "breaker_changed": BreakerChanged,
     "budget_restored": BudgetRestored,
     "request_recovered": RequestRecovered,
+    "request_parked": RequestParked,
     "runbook_performed": RunbookPerformed,
     "guarded_file_changed": GuardedFileChanged,
 }

@@ -64,6 +64,27 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Bill:
+    """What one call costs: an estimate from the moment it is sent, settled at its end.
+
+    Attributes:
+        prompt_tokens: Of the question.
+        completion_tokens: Of the answer, or of what is known of it.
+        cost_usd: Money for these tokens; None where no price is known.
+        settled: Whether the provider has counted them, or has refused and counts nothing. If
+            not, they are estimated: the end of the call was not seen, or nobody counted.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float | None = 0.0
+    settled: bool = True
+
+
+NOTHING = Bill()
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """One call of one provider.
 
@@ -74,6 +95,8 @@ class Attempt:
         seconds: How long it took.
         remedy: What led to it: "first", or the remedy that answered the failure before.
         error: What the failure said; "" when there was none.
+        bill: What it costs.
+        at: When it began, aware UTC; None where that was not written down.
     """
 
     provider: str
@@ -82,6 +105,8 @@ class Attempt:
     seconds: float
     remedy: str = "first"
     error: str = ""
+    bill: Bill = NOTHING
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +122,10 @@ class Reply:
         attempts: Every call that was made for it, the last one good.
         healed: Whether an attempt had failed before.
         latency_s: Seconds from asking to answer, all attempts included.
-        cost_usd: Price, or None where it is not known.
-        maybe_duplicate: Whether a provider may have answered this request before.
+        cost_usd: Money for all attempts together; None where a price is not known.
+        maybe_duplicate: Whether a provider may have answered this request in an earlier life of
+            it: before a crash, in an earlier try of parked work, or under the same
+            `idempotency_key`.
         id: The bus's id of the request.
         request_id: The provider's id of the call.
     """

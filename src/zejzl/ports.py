@@ -4,13 +4,13 @@ A plug-in satisfies a Protocol and inherits nothing. `tests/test_providers.py` a
 `tests/test_stores.py` enforce these docstrings on every implementation.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Generator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from zejzl.events import Event
-from zejzl.messages import Attempt, Delta, Message, Reply, Request
+from zejzl.messages import NOTHING, Attempt, Bill, Delta, Message, Reply, Request
 
 T = TypeVar("T")
 
@@ -100,6 +100,93 @@ class Done(Generic[T]):
         yield
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What is kept with a request, so that it can be taken up again.
+
+    Attributes:
+        key: The caller's own name for it: of two requests with one key, one is answered.
+        options: How it was asked, JSON; None: as usual.
+        parks: Whether it may wait for better times where nobody can answer.
+    """
+
+    key: str | None = None
+    options: str | None = None
+    parks: bool = False
+
+
+USUAL_TERMS = Terms()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpendLimits:
+    """Money that may be spent, in USD; None is no limit.
+
+    Attributes:
+        day: In one day of UTC, by everybody who uses the store.
+        conversation: In one conversation.
+    """
+
+    day: float | None = None
+    conversation: float | None = None
+
+
+class KeyTaken(ValueError):
+    """A request with this idempotency key was accepted already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A request as the store has it.
+
+    Attributes:
+        message: With its answer or error, if it has one.
+        state: "accepted", "settled", "parked" (it waits to be taken up again) or "dead" (it was
+            given up).
+        attempts: What was tried.
+        terms: What was kept with it.
+        model: That answered, as the provider reports it.
+        finish_reason: Of the answer; "" without one.
+        tries: How often it was taken up again in vain.
+        due_at: When it is to be taken up again, if it is parked.
+        abandoned: Whether it is "accepted" by an owner that is gone.
+    """
+
+    message: Message
+    state: str
+    attempts: tuple[Attempt, ...]
+    terms: Terms
+    model: str = ""
+    finish_reason: str = ""
+    tries: int = 0
+    due_at: datetime | None = None
+    abandoned: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spending:
+    """What the calls of one model cost on one day, or in one conversation.
+
+    Attributes:
+        day: Of UTC, ISO.
+        cost_usd: Money, as far as prices are known.
+        unpriced: Calls with tokens of no known price.
+        unsettled: Calls whose tokens are estimated.
+        unsettled_usd: Of `cost_usd`, what is estimated.
+    """
+
+    day: str
+    provider: str
+    model: str
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+    unpriced: int
+    unsettled: int
+    unsettled_usd: float
+
+
 @dataclass(frozen=True, slots=True)
 class InFlight:
     """A journal row that was accepted and never settled.
@@ -122,7 +209,11 @@ class Store(Protocol):
 
     The journal: `accept` (request and its first attempt, together) → `attempt` for each further
     call → `settle` (attempts, outcome, answer and events, together). A message becomes part of
-    its conversation's history in the commit that settles it with a response, whole.
+    its conversation's history in the commit that settles it with a response, whole. Work that can
+    wait is parked in place of being settled, and taken up again from there.
+
+    The ledger: each attempt carries its bill, an estimate until it is settled; what is told of
+    spending counts both.
 
     Commands: `post_command` → `take_commands` by the one they are for → `answer_command`.
 
@@ -138,27 +229,98 @@ class Store(Protocol):
     async def close(self) -> None:
         """Write what is queued and let go."""
 
-    def accept(self, message: Message, provider: str, model: str) -> Awaitable[None]:
+    def accept(
+        self,
+        message: Message,
+        provider: str,
+        model: str,
+        *,
+        bill: Bill = NOTHING,
+        terms: Terms = USUAL_TERMS,
+        limits: SpendLimits | None = None,
+    ) -> Awaitable[None]:
         """Journal a request together with its first attempt, before anything is sent.
 
         Raises:
             ValueError: If a message of that id exists.
+            KeyTaken: If one with the key of its terms does.
+            SpendLimitReached: If its bill would be beyond `limits`; nothing was written.
         """
 
-    def attempt(self, message_id: str, number: int, provider: str, model: str) -> Awaitable[None]:
-        """Journal that attempt `number` (from 2) begins."""
+    def attempt(
+        self,
+        message_id: str,
+        number: int,
+        provider: str,
+        model: str,
+        *,
+        bill: Bill = NOTHING,
+        limits: SpendLimits | None = None,
+    ) -> Awaitable[None]:
+        """Journal that attempt `number` (from 2) begins; raises `SpendLimitReached` as `accept`."""
 
     def settle(
-        self, message: Message, attempts: Sequence[Attempt], events: Sequence[Event] = ()
+        self,
+        message: Message,
+        attempts: Sequence[Attempt],
+        events: Sequence[Event] = (),
+        *,
+        model: str = "",
+        finish_reason: str = "",
     ) -> Awaitable[None]:
-        """Write the outcome: `message` with response or error, what was tried, what was learned."""
+        """Write the outcome: `message` with response or error, what was tried, what was learned.
+
+        Args:
+            model: That answered, as the provider reports it.
+            finish_reason: Of the answer.
+        """
 
     async def orphans(self) -> list[InFlight]:
         """Claim and return unsettled requests whose owner is gone, oldest first.
 
         They are the caller's from then on, in one step: of two that ask, each gets other rows,
         and what a live owner holds, the caller included, is left out. Each wants a `settle`.
+        What may be parked is left out, too: `take_parked` finds it.
         """
+
+    async def kept(self, *, id: str | None = None, key: str | None = None) -> Kept | None:
+        """Return the request of that id, or of that idempotency key; None: there is none."""
+
+    def reopen(self, message_id: str) -> Awaitable[bool]:
+        """Make a request accepted again, and the caller's: failed, parked, dead or abandoned.
+
+        False where it is answered, or somebody else has it. Its attempts stay; further ones go on
+        from their number.
+        """
+
+    def park(
+        self,
+        message: Message,
+        attempts: Sequence[Attempt],
+        events: Sequence[Event] = (),
+        *,
+        tries: int,
+        due_at: datetime | None,
+    ) -> Awaitable[None]:
+        """Let an accepted request wait until `due_at`; None: give it up, for people to look at.
+
+        Args:
+            message: With the reason as its error.
+            attempts: All of them, as for `settle`.
+            tries: How often it was taken up again in vain.
+        """
+
+    async def parked(self, *, limit: int = 1_000) -> list[Kept]:
+        """Return what waits or was given up, and what may wait and is under way, oldest first."""
+
+    async def take_parked(self, *, before: datetime, limit: int = 100) -> list[Kept]:
+        """Claim what is due `before`, as `orphans` does, and what its dead owner had in hand.
+
+        Each is accepted then, and wants a `settle` or a `park`; the longest due come first.
+        """
+
+    async def next_due(self) -> datetime | None:
+        """Return when the next parked request is due; None: none waits."""
 
     async def history(self, conversation_id: str, limit: int) -> list[Message]:
         """Return the newest `limit` answered messages of a conversation, oldest first."""
@@ -170,6 +332,26 @@ class Store(Protocol):
 
     async def attempts(self, message_id: str) -> list[Attempt]:
         """Return what was tried for a message, in order."""
+
+    async def spending(
+        self, *, since: str = "", conversation_id: str | None = None
+    ) -> list[Spending]:
+        """Return what calls cost, by day, provider and model, oldest first.
+
+        Args:
+            since: First day, ISO.
+            conversation_id: Of this conversation alone, as far as its messages are kept.
+        """
+
+    def revise(
+        self, name: str, change: Callable[[str | None], tuple[str | None, T]]
+    ) -> Awaitable[T]:
+        """Replace a kept setting by what `change` makes of it, and return what that says.
+
+        `change` takes the present value (None: there is none) and returns the new one with its
+        result. Of several, also in other processes, one comes after the other. It may run in
+        another thread.
+        """
 
     def record(self, events: Sequence[Event]) -> Awaitable[None]:
         """Append events."""

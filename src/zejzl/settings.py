@@ -106,6 +106,11 @@ class Settings:
         subscriber_queue: Messages a subscriber may fall behind before it misses the oldest.
         retention_days: Days that messages and events are kept; None keeps them for good.
         durability: "normal" survives a killed process, "full" a power cut as well.
+        prices: A TOML file with prices of your own; they win over the built-in ones.
+        spend_limit_day: USD that may be spent in a day of UTC; None is no limit.
+        spend_limit_conversation: USD that may be spent in one conversation; None is no limit.
+        park_tries: How often parked work is taken up again in vain before it is given up.
+        park_spacing: Seconds before its first try; each further wait is twice as long.
         vendors: What is set of the built-in vendors, by name.
     """
 
@@ -126,6 +131,11 @@ class Settings:
     subscriber_queue: int = 1_000
     retention_days: float | None = 30.0
     durability: Literal["normal", "full"] = "normal"
+    prices: Path | None = None
+    spend_limit_day: float | None = None
+    spend_limit_conversation: float | None = None
+    park_tries: int = 8
+    park_spacing: float = 30.0
     vendors: Mapping[str, VendorSettings] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -137,8 +147,23 @@ class Settings:
         check_seconds("deadline", self.deadline)
         check_seconds("patience", self.patience, zero=True)
         check_seconds("retention_days", self.retention_days)
-        for name in ("max_attempts", "context_tokens", "history_turns", "subscriber_queue"):
+        for name in (
+            "max_attempts",
+            "context_tokens",
+            "history_turns",
+            "subscriber_queue",
+            "park_tries",
+        ):
             check_count(name, getattr(self, name))
+        if self.park_spacing is None:
+            raise SettingsError("park_spacing", "must be a number of seconds above 0, not None")
+        check_seconds("park_spacing", self.park_spacing)
+        for name in ("spend_limit_day", "spend_limit_conversation"):
+            _check_money(name, getattr(self, name))
+        if not isinstance(self.prices, str | os.PathLike | None):
+            raise SettingsError("prices", f"must be a file, not {_shown(self.prices)}")
+        if self.prices is not None:
+            object.__setattr__(self, "prices", Path(self.prices))
         if not isinstance(self.hedging, bool):
             raise SettingsError("hedging", f"must be true or false, not {_shown(self.hedging)}")
         if self.patience is not None and self.patience > (self.deadline or math.inf):
@@ -214,6 +239,22 @@ def check_count(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_COUNT:
         raise SettingsError(
             name, f"must be a whole number from 1 to {MOST_COUNT:,}, not {_shown(value)}"
+        )
+
+
+def _check_money(name: str, value: float | None) -> None:
+    """Raise SettingsError unless `value` is None or a finite number of USD above 0."""
+    if value is None:
+        return
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not abs(value) <= sys.float_info.max
+    ):
+        raise SettingsError(name, f"must be a number of USD or None, not {_shown(value)}")
+    if value <= 0:
+        raise SettingsError(
+            name, f"must be above 0, not {value!r}: to spend nothing, register no paid provider"
         )
 
 
@@ -330,7 +371,7 @@ def _validated(cls: type[Settings], found: dict[str, Any]) -> Settings:
                 value = None
             elif name == "failover":
                 value = [part.strip() for part in value.split(",") if part.strip()]
-            elif name == "home":
+            elif name in ("home", "prices"):
                 value = os.path.expanduser(value)  # no shell has read .env or zejzl.toml
         try:
             values[name] = TypeAdapter(hints[name]).validate_python(value)

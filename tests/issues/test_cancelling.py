@@ -30,7 +30,7 @@ async def ask(bus: AsyncMessageBus, streamed: bool, **options: Any) -> None:
 
 def assert_clean(bus: AsyncMessageBus) -> None:
     assert bus._lifecycle.requests == 0
-    assert not bus._conversations._lines
+    assert not bus._intake.conversations._lines
     for breaker in bus.magic.circuit_breakers.values():
         outage = breaker.rule._outage
         assert outage is None or not outage.leases, breaker.name

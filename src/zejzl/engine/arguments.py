@@ -82,6 +82,14 @@ def checked_times(deadline: float | None, patience: float | None) -> None:
     _as_setting(check_seconds, "patience", patience, zero=True)
 
 
+def checked_wait(wait: float) -> float:
+    """Return `wait` if it is a number of seconds from 0."""
+    if wait is None:
+        raise TypeError("wait must be a number of seconds, not None")
+    _as_setting(check_seconds, "wait", wait, zero=True)
+    return wait
+
+
 def checked_reply(reply: object) -> Reply:
     """Return what a provider answered, if it is an answer: a user's own may return anything.
 

@@ -13,6 +13,7 @@ from zejzl.errors import (
     shorten,
     words,
 )
+from zejzl.messages import Usage
 from zejzl.policies.diagnosis import diagnose, fact
 
 _FIELDS = {
@@ -23,6 +24,7 @@ _FIELDS = {
     "request_id": str,
     "retry_after": int | float | None,
     "failure_class": FailureClass,
+    "usage": Usage | None,
 }
 
 

@@ -8,20 +8,49 @@ requests at once, before anything is sent; what is under way is still settled if
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import ParamSpec
+from datetime import datetime
+from typing import ParamSpec, TypedDict, Unpack
 
 from zejzl.clock import Clock
-from zejzl.errors import CircuitOpen, ConversationBusy, StoreError
+from zejzl.errors import CircuitOpen, ConversationBusy, Rejected, RequestUnderWay, StoreError
 from zejzl.events import Event
 from zejzl.magic import CircuitBreaker
-from zejzl.messages import Attempt, Message
+from zejzl.messages import Attempt, Bill, Message
 from zejzl.policies.breaker import Refused
-from zejzl.ports import Done, Store
+from zejzl.ports import Done, SpendLimits, Store, Terms
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
+
+
+class Begun(TypedDict, total=False):
+    """What is written down with an attempt; see `Store.attempt`."""
+
+    bill: Bill
+    limits: SpendLimits | None
+
+
+class Accepted(Begun, total=False):
+    """What is written down with a request, too; see `Store.accept`."""
+
+    terms: Terms
+
+
+class Answered(TypedDict, total=False):
+    """What is written down with an answer; see `Store.settle`."""
+
+    model: str
+    finish_reason: str
+
+
+class Waiting(TypedDict):
+    """What is written down of one that waits; see `Store.park`."""
+
+    tries: int
+    due_at: datetime | None
 
 
 class Journal:
@@ -33,7 +62,12 @@ class Journal:
         self._clock = clock
 
     async def accept(
-        self, message: Message, provider: str, model: str, seconds: float | None
+        self,
+        message: Message,
+        provider: str,
+        model: str,
+        seconds: float | None,
+        **with_it: Unpack[Accepted],
     ) -> None:
         """Write down a request with its first attempt; raises before anything is sent.
 
@@ -44,30 +78,61 @@ class Journal:
         if isinstance(token, Refused):
             reason = f"the store keeps failing, the last time with: {self._breaker.last_error}"
             raise CircuitOpen(self._breaker.name, token.retry_after, reason)
-        await self._watched(token, seconds, self._store.accept, message, provider, model)
+        write = self._store.accept
+        await self._watched(token, seconds, write, message, provider, model, **with_it)
 
     async def attempt(
-        self, message_id: str, number: int, provider: str, model: str, seconds: float | None
+        self,
+        message_id: str,
+        number: int,
+        provider: str,
+        model: str,
+        seconds: float | None,
+        **with_it: Unpack[Begun],
     ) -> None:
         """Write down that a further attempt begins; raises as `accept` does."""
         token, write = self._breaker.rule.flowing, self._store.attempt
-        await self._watched(token, seconds, write, message_id, number, provider, model)
+        await self._watched(token, seconds, write, message_id, number, provider, model, **with_it)
 
     async def settle(
-        self, message: Message, attempts: Sequence[Attempt], events: Sequence[Event]
+        self,
+        message: Message,
+        attempts: Sequence[Attempt],
+        events: Sequence[Event],
+        **answer: Unpack[Answered],
     ) -> None:
         """Write down what became of a request, whole."""
-        token = self._breaker.rule.flowing
-        await self._watched(token, None, self._store.settle, message, attempts, events)
+        token, write = self._breaker.rule.flowing, self._store.settle
+        await self._watched(token, None, write, message, attempts, events, **answer)
+
+    async def park(
+        self,
+        message: Message,
+        attempts: Sequence[Attempt],
+        events: Sequence[Event],
+        **how: Unpack[Waiting],
+    ) -> None:
+        """Write down that a request waits for better times, or was given up."""
+        token, write = self._breaker.rule.flowing, self._store.park
+        await self._watched(token, None, write, message, attempts, events, **how)
 
     def settle_unheard(
         self, message: Message, attempts: Sequence[Attempt], events: Sequence[Event]
     ) -> None:
-        """Do the same for a caller who has gone: queued now, not waited for."""
-        try:
+        """Settle for a caller who has gone: queued now, not waited for."""
+        with _told():
             unheard(self._store.settle(message, attempts, events))
-        except StoreError as problem:
-            log.warning("a cancelled request could not be settled: %s", problem)
+
+    def park_unheard(
+        self,
+        message: Message,
+        attempts: Sequence[Attempt],
+        events: Sequence[Event],
+        **how: Unpack[Waiting],
+    ) -> None:
+        """Let a request wait again whose turn was cancelled: queued now, not waited for."""
+        with _told():
+            unheard(self._store.park(message, attempts, events, **how))
 
     async def _watched(
         self,
@@ -91,6 +156,15 @@ class Journal:
         self._breaker.ok(token)
 
 
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell of what cannot be written, and go on."""
+    try:
+        yield
+    except StoreError as problem:
+        log.warning("a cancelled request could not be settled: %s", problem)
+
+
 def unheard(written: Awaitable[object]) -> None:
     """Let a write happen that nobody waits for; a failure is logged."""
     if isinstance(written, asyncio.Future):
@@ -102,11 +176,31 @@ def _log_failure(written: "asyncio.Future[object]") -> None:
         log.warning("a write that nobody waits for failed: %s", problem)
 
 
-class Conversations:
-    """Serialises the turns of one conversation; different ones run freely."""
+def conversation_busy(conversation_id: str) -> ConversationBusy:
+    """Return the error for a turn that did not come in time."""
+    return ConversationBusy(
+        f"conversation {conversation_id!r} was busy with an earlier turn until the "
+        "deadline; send with another conversation_id, or a longer deadline"
+    )
 
-    def __init__(self, clock: Clock) -> None:
+
+def key_busy(key: str) -> RequestUnderWay:
+    """Return the error for a request whose like was not over in time."""
+    return RequestUnderWay(
+        f"a request with the idempotency key {key!r} was under way until the deadline; "
+        "ask again with the same key, for its answer"
+    )
+
+
+class Conversations:
+    """Serialises the turns of one conversation; different ones run freely.
+
+    The same for requests that share an idempotency key.
+    """
+
+    def __init__(self, clock: Clock, busy: Callable[[str], Rejected] = conversation_busy) -> None:
         self._clock = clock
+        self._busy = busy
         self._lines: dict[str, _Line] = {}
 
     async def begin(self, conversation_id: str | None, seconds: float | None) -> None:
@@ -125,10 +219,7 @@ class Conversations:
         except BaseException as problem:
             self._leave(conversation_id, line)
             if isinstance(problem, TimeoutError):
-                raise ConversationBusy(
-                    f"conversation {conversation_id!r} was busy with an earlier turn until the "
-                    "deadline; send with another conversation_id, or a longer deadline"
-                ) from None
+                raise self._busy(conversation_id) from None
             raise
 
     def end(self, conversation_id: str | None) -> None:

@@ -11,32 +11,28 @@ there before the caller hears of it. A cancelled caller leaves nothing behind: t
 back, the socket closed, the journal settled without being waited for.
 """
 
-import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
-from zejzl.clock import Clock
-from zejzl.engine.failures import as_provider_error, in_words, own_failure
+from zejzl.engine.failures import as_provider_error, own_failure
 from zejzl.engine.healing import Healer
 from zejzl.engine.history import without_older_half
-from zejzl.engine.journal import Journal
+from zejzl.engine.record import NEW, Engine, Record, Work
 from zejzl.engine.targets import Failure, Means, Pick, Target
-from zejzl.engine.waiting import Recovered
 from zejzl.errors import (
     FailureClass,
     Incomplete,
     ProviderError,
     Rejected,
+    SpendLimitReached,
     StoreError,
     StoreLocked,
     ZejzlError,
     shorten,
 )
-from zejzl.events import RecoveryRecorded
-from zejzl.magic import CircuitBreaker, FairyMagic
+from zejzl.magic import CircuitBreaker
 from zejzl.magic.lanes import Asked
-from zejzl.messages import Attempt, Message, Reply, Request
+from zejzl.messages import Message, Reply, Request
 from zejzl.policies.admission import Criticality
 from zejzl.policies.breaker import State
 from zejzl.policies.diagnosis import Diagnosis, Remedy, Verdict, diagnose
@@ -61,26 +57,12 @@ class Limits:
     whole_stream: bool = False  # the deadline covers all of a stream, not only its beginning
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """What all journeys share.
-
-    Attributes:
-        abandoned: Calls that lost a race and have not ended yet; the loop holds tasks weakly.
-    """
-
-    clock: Clock
-    magic: FairyMagic
-    journal: Journal
-    recovered: Recovered
-    abandoned: set[asyncio.Future[Any]] = field(default_factory=set)
-
-
 class Journey:
     """One request on its way to an answer.
 
     Attributes:
         request: What is sent; a remedy may shorten its history.
+        record: What is written down of it.
     """
 
     def __init__(
@@ -92,6 +74,7 @@ class Journey:
         limits: Limits,
         started: float,
         asked: Asked,
+        work: Work = NEW,
     ) -> None:
         self.request = request
         self.clock = engine.clock
@@ -99,8 +82,8 @@ class Journey:
         self.limits = limits
         self._engine = engine
         self._magic = engine.magic
+        self.record = Record(engine, message, chain[0], work)
         self._gate = engine.magic.gate
-        self._message = message
         self._asked = asked
         self._chain = chain
         self._started = started
@@ -122,12 +105,8 @@ class Journey:
         self._kept: tuple[Pick, Reply] | None = None
         self._grown: int | None = None
         self._begun: list[Pick] = []
-        self._attempts: list[Attempt] = []
-        self._recoveries: list[RecoveryRecorded] = []
         self._first_cause: ProviderError | None = None
         self._newest: Failure | None = None
-        self._accepted = False
-        self._answered = False
 
     @property
     def first_cause(self) -> ProviderError | None:
@@ -151,11 +130,8 @@ class Journey:
     def differs(self, pick: Pick) -> None:
         """Take in that an answer begun again is not the one of which the consumer has a part."""
         self._gate.void(pick.permit)
-        target, seconds = pick.target, self.clock.now() - pick.started
-        target.hopeless = True
-        cancelled = FailureClass.CANCELLED.value
-        self._attempts.append(Attempt(target.name, target.model, cancelled, seconds, pick.remedy))
-        self._log_recovery(pick, "differs", seconds)
+        pick.target.hopeless = True
+        self._log_recovery(pick, "differs", self.record.abandoned(pick, self.request))
 
     async def next(self) -> Pick:
         """Return leave to call a provider, journalled.
@@ -181,11 +157,13 @@ class Journey:
             self._healer.note(late)
             raise self._give_up() from None
         except Exception as problem:
-            if pick.number == 1:
-                self._accepted = False  # a write that was given up, in contrast, may still happen
-            if self._first_cause is not None:
+            self.record.not_begun(pick)  # a write that was given up, in contrast, may still happen
+            if self._first_cause is None:
+                raise
+            if not isinstance(problem, SpendLimitReached):
                 raise problem from self._first_cause
-            raise
+            self._healer.note(str(problem))
+            raise self._give_up() from None
         return pick
 
     async def beside(self, late: Pick) -> Pick | None:
@@ -196,7 +174,7 @@ class Journey:
         pick.against = late.target, "its answer was late", FailureClass.FIRST_TOKEN_TIMEOUT
         try:
             await self._begin(pick)
-        except (StoreError, TimeoutError):
+        except (StoreError, TimeoutError, SpendLimitReached):
             return None  # the first call is under way all the same
         return pick
 
@@ -204,7 +182,7 @@ class Journey:
         """Journal that a call begins; where that fails, give everything back."""
         permit = pick.permit
         try:
-            await self._journalled(pick)
+            await self.record.begin(pick, self.request, self.time_left(None))
         except BaseException:
             self._gate.give_back(permit, pick.cost)
             self.place_is_free(permit.breaker)
@@ -216,17 +194,9 @@ class Journey:
             larger = self._magic.acorns.before(target.lane, target.model, self._who, asked)
             pick.max_tokens = larger if larger != asked else None
         pick.started = self.clock.now()
+        pick.began_at = self.clock.wall()
         self._begun.append(pick)
         self._gate.begun(permit, pick.started)
-
-    async def _journalled(self, pick: Pick) -> None:
-        """Write down that this call begins, the first one together with its request."""
-        journal, target, left = self._engine.journal, pick.target, self.time_left(None)
-        if self._accepted:
-            await journal.attempt(self._message.id, pick.number, target.name, target.model, left)
-        else:
-            self._accepted = True
-            await journal.accept(self._message, target.name, target.model, left)
 
     def time_left(self, limit: float | None) -> float | None:
         """Return the seconds that a phase with `limit` may take before the deadline."""
@@ -291,7 +261,7 @@ class Journey:
     @property
     def has_answer(self) -> bool:
         """Whether an answer is kept, cut as it is, while a longer one is asked for."""
-        return self._kept is not None and not self._answered
+        return self._kept is not None and not self.record.answered
 
     async def settle_kept(self) -> Reply:
         """Settle the kept answer: there is no better one."""
@@ -322,35 +292,21 @@ class Journey:
         )
         if target.context.refused < NEVER:
             target.context.take(self._size())
-        self._attempts.append(Attempt(target.name, target.model, outcome, seconds, pick.remedy))
+        self.record.landed(pick, self.request, reply, outcome, seconds)
         self._log_recovery(pick, outcome, seconds)
 
     async def _settle(self, pick: Pick, reply: Reply) -> Reply:
         """Write the answer to the journal and return it as the caller gets it."""
         target = pick.target
-        latency = self.clock.now() - self._started
-        reply = replace(
-            reply,
-            provider=target.name,
-            model=reply.model or target.model,
-            attempts=tuple(self._attempts),
-            healed=pick.number > 1 and not (reply.truncated and self._kept is not None),
-            latency_s=latency,
-            id=self._message.id,
-        )
-        self._answered = True
-        try:
-            await self._engine.journal.settle(
-                self._message.answered(reply.text, target.name, latency),
-                self._attempts,
-                self._recoveries,
+        return await self.record.settle(
+            replace(
+                reply,
+                provider=target.name,
+                model=reply.model or target.model,
+                healed=pick.number > 1 and not (reply.truncated and self._kept is not None),
+                latency_s=self.clock.now() - self._started,
             )
-        except StoreError as problem:
-            problem.reply = reply
-            problem.attempts = reply.attempts
-            problem.add_note("the answer had arrived: it is this error's `reply`")
-            raise
-        return reply
+        )
 
     def failed(self, pick: Pick, failure: Exception) -> ProviderError:
         """Take in how a call ended badly, and return it as an error of the tree."""
@@ -366,17 +322,10 @@ class Journey:
         was_well = target.breaker.last_ok
         too_many = self._gate.failed(pick.permit, error, diagnosis)
         self.place_is_free(target.breaker)
-        self._attempts.append(
-            Attempt(
-                target.name,
-                target.model,
-                diagnosis.failure_class.value,
-                seconds,
-                pick.remedy,
-                shorten(str(error)),
-            )
-        )
-        self._log_recovery(pick, diagnosis.failure_class.value, seconds)
+        outcome, unsent = diagnosis.failure_class.value, isinstance(failure, Rejected)
+        said, ended = shorten(str(error)), failure if unsent else error
+        self.record.failed(pick, self.request, ended, outcome, seconds, said)
+        self._log_recovery(pick, outcome, seconds)
         if self._first_cause is None:
             self._first_cause = error
         if diagnosis.failure_class in TOO_LONG and pick.max_tokens is not None:
@@ -414,10 +363,9 @@ class Journey:
         target = pick.target
         self._gate.void(pick.permit)
         self.place_is_free(target.breaker)
-        outcome, seconds = FailureClass.CANCELLED.value, self.clock.now() - pick.started
-        self._attempts.append(Attempt(target.name, target.model, outcome, seconds, pick.remedy))
+        seconds = self.record.abandoned(pick, self.request)
         if pick.remedy == Remedy.HEDGE:
-            self._log_recovery(pick, outcome, seconds)
+            self._log_recovery(pick, FailureClass.CANCELLED.value, seconds)
 
     async def ended_badly(self, why: BaseException) -> None:
         """Settle the journal for a request without an answer, not waiting if it was cancelled."""
@@ -427,24 +375,14 @@ class Journey:
         if self.has_answer:
             self._never_grown()
         if isinstance(why, ZejzlError):
-            why.attempts = tuple(self._attempts)
-        if not self._accepted or self._answered:
-            return  # there is nothing to settle, or it is settled with its answer
-        text = in_words(why)
-        message = replace(self._message, error=text)
-        if not isinstance(why, Exception) or isinstance(why, StoreLocked):
-            self._engine.journal.settle_unheard(message, self._attempts, self._recoveries)
-            return
-        try:
-            await self._engine.journal.settle(message, self._attempts, self._recoveries)
-        except StoreError as problem:
-            why.add_note(f"and the journal could not be settled: {problem}")
+            why.attempts = tuple(self.record.attempts)
+        await self.record.end_without(why, self.time_left(None))
 
     def _give_up(self) -> ZejzlError:
         cause = self._first_cause
         if cause is None:
             return self._healer.refusal
-        others = {each.provider: each.error for each in self._attempts if each.error}
+        others = {each.provider: each.error for each in self.record.attempts if each.error}
         others.pop(cause.provider, None)
         for error in others.values():
             cause.add_note(f"failed too: {error}")
@@ -459,7 +397,7 @@ class Journey:
         target, issue, failure_class = pick.against
         share = min(1.0, seconds / (self.limits.deadline or USUAL_DEADLINE))
         cost = 0.5 / pick.number + 0.5 * share
-        self._recoveries.append(
+        self.record.recoveries.append(
             self._magic.recoveries.record(
                 target.breaker.name,
                 issue,
@@ -469,7 +407,7 @@ class Journey:
                 verified=None if outcome == FailureClass.CANCELLED else True,
                 energy_used=pick.cost,
                 outcome=outcome,
-                request_id=self._message.id,
+                request_id=self.record.message.id,
                 cost=None if pick.remedy == Remedy.HEDGE else cost,  # no remedy competes with it
             )
         )

@@ -1,13 +1,20 @@
 """After a crash: find what a bus that died left in flight, and settle it."""
 
-from collections import deque
+import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from zejzl.clock import Clock
+from zejzl.engine.failures import in_words
+from zejzl.engine.once import interrupted
+from zejzl.errors import ZejzlError
 from zejzl.events import RequestRecovered, utc
-from zejzl.messages import Message
-from zejzl.ports import InFlight, Store
+from zejzl.messages import Message, Reply
+from zejzl.ports import InFlight, Kept, Store
+
+Resend = Callable[[Kept], Awaitable[Reply]]
+MOST_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +22,16 @@ class RecoveredRequest:
     """A request of a bus that died, found in flight by `recover`, and settled as such.
 
     Attributes:
-        message: The request; `error` says that it was interrupted.
-        maybe_duplicate: Whether a provider may have been called: asking again may pay twice.
+        message: The request, as it was asked; without an answer, `error` says why.
+        maybe_duplicate: Whether a provider may have been called before: to ask again pays twice.
+        reply: The answer, if it was asked once more and got one.
+        error: Why it got none, if it was asked once more.
     """
 
     message: Message
     maybe_duplicate: bool
+    reply: Reply | None = None
+    error: ZejzlError | None = None
 
 
 class Recovery:
@@ -29,37 +40,66 @@ class Recovery:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._claimed: deque[InFlight] = deque()  # ours, and not yet settled
-        self._settled: list[RecoveredRequest] = []  # and not yet returned
+        self._claimed: dict[str, InFlight] = {}  # ours, and not yet returned; oldest first
+        self._settled: dict[str, RecoveredRequest] = {}
 
-    async def run(self) -> list[RecoveredRequest]:
-        """Return what was in flight, settled, oldest first."""
-        self._claimed.extend(await self._store.orphans())
-        while self._claimed:
-            orphan = self._claimed.popleft()
-            try:
-                self._settled.append(await self._settle(orphan))
-            except BaseException:
-                self._claimed.appendleft(orphan)  # it is ours now: nobody else will find it
-                raise
-        settled, self._settled = self._settled, []
+    async def run(self, resend: Resend | None) -> list[RecoveredRequest]:
+        """Return what was in flight, settled, oldest first.
+
+        Args:
+            resend: Asks for one once more and settles it; None: they are settled as they are.
+        """
+        for orphan in await self._store.orphans():
+            self._claimed[orphan.message.id] = orphan
+        room = asyncio.Semaphore(MOST_AT_ONCE)
+
+        async def settle(id: str, orphan: InFlight) -> None:
+            async with room:
+                self._settled[id] = await (
+                    self._settle(orphan) if resend is None else self._again(orphan, resend)
+                )
+
+        left = [(id, orphan) for id, orphan in self._claimed.items() if id not in self._settled]
+        ended = await asyncio.gather(*(settle(*each) for each in left), return_exceptions=True)
+        for end in ended:
+            if end is not None:
+                raise end  # what is claimed is ours: the next run goes on with it
+        settled = [self._settled[id] for id in self._claimed]
+        self._claimed, self._settled = {}, {}
         return settled
+
+    async def _again(self, orphan: InFlight, resend: Resend) -> RecoveredRequest:
+        """Ask for an orphan once more, and return what came of it."""
+        kept = await self._store.kept(id=orphan.message.id)
+        if kept is None or kept.state != "accepted":  # a run that was cancelled has settled it
+            return RecoveredRequest(orphan.message, orphan.attempts > 0)
+        maybe_duplicate = orphan.attempts > 0
+        await self._store.record([self._event(orphan)])
+        try:
+            reply = await resend(kept)
+        except ZejzlError as problem:
+            with suppress(ValueError):  # as a rule it is settled by the one that failed
+                await self._store.settle(
+                    replace(orphan.message, error=in_words(problem)), interrupted(kept.attempts)
+                )
+            message = replace(orphan.message, error=in_words(problem))
+            return RecoveredRequest(message, maybe_duplicate, error=problem)
+        message = orphan.message.answered(reply.text, reply.provider, reply.latency_s)
+        return RecoveredRequest(message, maybe_duplicate, reply=reply)
 
     async def _settle(self, orphan: InFlight) -> RecoveredRequest:
         message = replace(
             orphan.message, error="interrupted: the process ended before there was an answer"
         )
-        maybe_duplicate = orphan.attempts > 0
-        event = RequestRecovered(
-            request_id=message.id,
-            conversation_id=message.conversation_id,
-            maybe_duplicate=maybe_duplicate,
+        attempts = interrupted(tuple(await self._store.attempts(message.id)))
+        with suppress(ValueError):  # one that was cancelled may have settled it already
+            await self._store.settle(message, attempts, [self._event(orphan)])
+        return RecoveredRequest(message, orphan.attempts > 0)
+
+    def _event(self, orphan: InFlight) -> RequestRecovered:
+        return RequestRecovered(
+            request_id=orphan.message.id,
+            conversation_id=orphan.message.conversation_id,
+            maybe_duplicate=orphan.attempts > 0,
             timestamp=utc(self._clock.wall()),
         )
-        attempts = [
-            replace(attempt, outcome=attempt.outcome or "interrupted")
-            for attempt in await self._store.attempts(message.id)
-        ]
-        with suppress(ValueError):  # one that was cancelled may have settled it already
-            await self._store.settle(message, attempts, [event])
-        return RecoveredRequest(message, maybe_duplicate)

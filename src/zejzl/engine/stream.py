@@ -18,6 +18,7 @@ from zejzl.engine.arguments import checked_delta, checked_reply
 from zejzl.engine.failures import in_words, own_failure
 from zejzl.engine.hedging import race
 from zejzl.engine.journey import Journey
+from zejzl.engine.ledger import octets_of
 from zejzl.engine.lifecycle import UnderWay
 from zejzl.engine.targets import Pick
 from zejzl.errors import (
@@ -202,6 +203,7 @@ class _Attempt:
             while True:
                 if delta.text:
                     self.texts.append(delta.text)
+                    self._pick.heard += octets_of(delta.text)
                     yield delta.text
                 if delta.reply is not None:
                     self.reply = checked_reply(delta.reply)

@@ -9,6 +9,7 @@ from zejzl.engine.lifecycle import UnderWay
 from zejzl.errors import FailureClass, ProviderError
 from zejzl.magic import CircuitBreaker
 from zejzl.magic.lanes import Asked, Lane, Permit
+from zejzl.messages import NOTHING, Bill
 from zejzl.policies.context import ContextLimit
 from zejzl.ports import Provider
 
@@ -76,6 +77,9 @@ class Pick:
         max_tokens: The limit that a burst credit has grown; None: it stays as it was asked for.
         limit: Seconds that the call, or its last phase, was given.
         waited: Seconds to its answer, or to a stream's first piece.
+        bill: What it will cost, as far as can be said.
+        began_at: When it began, by the wall's clock.
+        heard: Bytes of a stream that have arrived.
     """
 
     target: Target
@@ -88,6 +92,9 @@ class Pick:
     max_tokens: int | None = None
     limit: float | None = None
     waited: float = 0.0
+    bill: Bill = NOTHING
+    began_at: float = 0.0
+    heard: int = 0
 
 
 @dataclass(slots=True, kw_only=True)

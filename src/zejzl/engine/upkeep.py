@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from zejzl.clock import Clock
 from zejzl.engine.commands import Commands, Handler
 from zejzl.engine.learned import Learned
+from zejzl.engine.parking import ParkedWork
 from zejzl.errors import StoreError, words
 from zejzl.events import utc
 from zejzl.ports import Store
@@ -30,6 +31,7 @@ class Upkeep:
         retention_days: Days that messages and events are kept; None keeps them for good.
         handlers: What other processes may ask, see `Commands`.
         learned: What is to outlive the process.
+        parking: Work that waits to be taken up again.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Upkeep:
         retention_days: float | None,
         handlers: Mapping[str, Handler],
         learned: Learned,
+        parking: ParkedWork,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -50,6 +53,7 @@ class Upkeep:
         shown = {name: self._shown(handler) for name, handler in handlers.items()}
         self._commands = Commands(store, clock, owner, shown)
         self._learned = learned
+        self._parking = parking
         self._troubles: dict[str, str] = {}
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -61,6 +65,7 @@ class Upkeep:
         self._tasks = [
             asyncio.create_task(self._snapshots(), name="zejzl-snapshots"),
             asyncio.create_task(self._pruning(), name="zejzl-pruning"),
+            asyncio.create_task(self._parking.run(), name="zejzl-parking"),
         ]
         if self._store.shared:
             self._tasks.append(asyncio.create_task(self._commands.run(), name="zejzl-commands"))

@@ -57,6 +57,11 @@ class Reader(ABC):
         """Take in one event of a stream and return the text it adds."""
 
     @property
+    def usage(self) -> Usage:
+        """Tokens as far as they were counted."""
+        return self._usage
+
+    @property
     def text(self) -> str:
         """What has arrived."""
         return "".join(self._texts)
@@ -144,9 +149,11 @@ class Reader(ABC):
         return self.failure(Malformed, f"the answer cannot be read: {what}")
 
     def failure(self, kind: type[E], what: str, code: str = "") -> E:
-        return kind(
+        failed = kind(
             what, provider=self.provider, model=self.model, code=code, request_id=self.call_id
         )
+        failed.usage = self._usage
+        return failed
 
 
 def tokens(count: object, otherwise: int | None = None) -> int | None:
@@ -238,7 +245,7 @@ class Adapter(ABC):
             except Incomplete as broken:
                 # A connection that breaks after the finish reason has lost nothing.
                 if reader.finish is None:
-                    broken.prefix = reader.text
+                    broken.prefix, broken.usage = reader.text, reader.usage
                     raise
             yield Delta("", reply=reader.reply())
             with suppress(ProviderError):  # the answer is whole, whatever still comes

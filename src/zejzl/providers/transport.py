@@ -30,6 +30,7 @@ from zejzl.settings import Secret
 
 Json = dict[str, Any]
 
+UNCONNECTED = aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError  # nothing was sent
 MAX_ANSWER = 16 * 1024 * 1024  # bytes of a plain answer; a longer one is an attack or a defect
 MAX_ERROR = 64 * 1024  # bytes of an error that are read; its beginning says what it is
 
@@ -188,7 +189,9 @@ class Http:
             # Shows the request's headers, and the key among them, so it must not be the cause.
             failure = self._malformed(f"not HTTP: {shorten(wrong.message)}", model, "")
         except (aiohttp.ClientError, OSError) as broken:
-            raise self._unconnected(_why(broken), model) from broken
+            failed = self._unconnected(_why(broken), model)
+            failed.sent = not isinstance(broken, UNCONNECTED)
+            raise failed from broken
         except asyncio.CancelledError:
             if not pool.session.closed or task.uncancel():
                 raise

@@ -3,11 +3,13 @@
 A refusal is a ValueError that names the field: the caller's mistake, not the database's.
 """
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from zejzl.events import Event, check_text, to_json
+from zejzl.events import Event, check_text, tag, to_json
 from zejzl.messages import Attempt, Message
+from zejzl.ports import Terms
 
 MOST_ROWS = 2**63 - 1  # SQLite's largest number
 
@@ -30,6 +32,11 @@ def check_request(message: Message, model: str) -> None:
         model=model,
     )
     check_zone(message.timestamp)
+
+
+def check_terms(terms: Terms) -> None:
+    """Refuse terms that could not be read back."""
+    check_texts(idempotency_key=terms.key, options=terms.options)
 
 
 def check_outcome(message: Message, attempts: Sequence[Attempt], events: Sequence[Event]) -> None:
@@ -78,3 +85,11 @@ def stamp(moment: datetime) -> str:
     """Return `moment` as ISO 8601 in UTC, always as long, so that text sorts as time does."""
     check_zone(moment)
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def event_rows(events: Sequence[Event]) -> list[tuple[str, str, str]]:
+    """Return type, time and JSON of each event, as a database keeps them."""
+    return [
+        (tag(event), stamp(event.timestamp), json.dumps(to_json(event), ensure_ascii=False))
+        for event in events
+    ]

@@ -105,6 +105,7 @@ def _migrations() -> list[Path]:
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Bring the tables up to date, once, however many processes start together."""
+    connection.execute("PRAGMA foreign_keys = OFF")  # to drop a table would drop what refers to it
     connection.execute("BEGIN IMMEDIATE")
     try:
         done = _version(connection, path)
@@ -119,6 +120,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    connection.execute("PRAGMA foreign_keys = ON")
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:

@@ -5,74 +5,42 @@ this store lies on the path of every call, and a turn of the event loop costs mo
 """
 
 from collections import deque
-from collections.abc import Awaitable, Generator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from itertools import islice
+from typing import TypeVar
 
 from zejzl.clock import Clock, SystemClock
-from zejzl.errors import StoreError
+from zejzl.errors import SpendLimitReached, StoreError
 from zejzl.events import Event, tag, utc
-from zejzl.messages import Attempt, Message
-from zejzl.ports import Done, InFlight
+from zejzl.messages import NOTHING, Attempt, Bill, Message
+from zejzl.ports import (
+    USUAL_TERMS,
+    Done,
+    InFlight,
+    Kept,
+    KeyTaken,
+    Spending,
+    SpendLimits,
+    Terms,
+)
 from zejzl.stores.arguments import (
     check_events,
     check_limit,
     check_outcome,
     check_request,
+    check_terms,
     check_texts,
+    check_zone,
     stamp,
 )
+from zejzl.stores.rows import CommandRow, Declined, RequestRow, Tables, take_up, under_way
+from zejzl.stores.spending import Sum, change, check_spend, day_of
 
-
-class _Refused:
-    """An awaitable that is over and went wrong, for nobody but the one who awaits it."""
-
-    __slots__ = ("_error",)
-
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-
-    def __await__(self) -> Generator[None, None, None]:
-        raise self._error
-        yield
+T = TypeVar("T")
 
 
 _DONE = Done(None)
-
-
-@dataclass(slots=True)
-class _Row:
-    """One message and its journal."""
-
-    message: Message
-    attempts: dict[int, Attempt]
-    settled: bool = False
-
-
-@dataclass(slots=True)
-class _Command:
-    """One command and its answer."""
-
-    owner: str
-    name: str
-    body: str
-    at: datetime
-    state: str = "waiting"
-    answer: str = ""
-
-
-@dataclass(slots=True)
-class _Rows:
-    """Everything that is kept."""
-
-    messages: dict[str, _Row] = field(default_factory=dict)
-    turns: dict[str, list[Message]] = field(default_factory=dict)
-    events: deque[Event] = field(default_factory=deque)
-    settings: dict[str, str] = field(default_factory=dict)
-    snapshots: dict[str, tuple[datetime, str]] = field(default_factory=dict)
-    commands: dict[int, _Command] = field(default_factory=dict)
-    last_command: int = 0
 
 
 class InMemoryStore:
@@ -92,11 +60,11 @@ class InMemoryStore:
             raise ValueError(f"limit must be at least 1, not {limit!r}")
         self._limit = limit
         self._clock = clock or SystemClock()
-        self._kept = _Rows(events=deque(maxlen=limit))
+        self._kept = Tables(events=deque(maxlen=limit))
         self._state = "not open yet: call open() first"
 
     @property
-    def _rows(self) -> _Rows:
+    def _rows(self) -> Tables:
         if self._state:
             raise StoreError(f"the store in memory is {self._state}")
         return self._kept
@@ -107,36 +75,115 @@ class InMemoryStore:
     async def close(self) -> None:
         self._state = "closed"
 
-    def accept(self, message: Message, provider: str, model: str) -> Awaitable[None]:
-        rows = self._rows.messages
+    def accept(
+        self,
+        message: Message,
+        provider: str,
+        model: str,
+        *,
+        bill: Bill = NOTHING,
+        terms: Terms = USUAL_TERMS,
+        limits: SpendLimits | None = None,
+    ) -> Awaitable[None]:
+        rows = self._rows
         check_texts(attempt_provider=provider)
         check_request(message, model)
-        if message.id in rows:
-            return _Refused(ValueError(f"a message of id {message.id!r} exists already"))
-        rows[message.id] = _Row(message, {1: Attempt(provider, model, "", 0.0)})
+        if message.id in rows.messages:
+            return Declined(ValueError(f"a message of id {message.id!r} exists already"))
+        if terms is not USUAL_TERMS:
+            check_terms(terms)
+            if terms.key in rows.keys:
+                return Declined(KeyTaken(f"a request with the key {terms.key!r} exists already"))
+        now = utc(self._clock.wall())
+        try:
+            self._pay(rows, now, provider, model, bill, limits, message.conversation_id)
+        except SpendLimitReached as refused:
+            return Declined(refused)
+        attempt = Attempt(provider, model, "", 0.0, "first", "", bill, now)
+        rows.messages[message.id] = RequestRow(message, {1: attempt}, terms)
+        if terms.key is not None:
+            rows.keys[terms.key] = message.id
         return _DONE
 
-    def attempt(self, message_id: str, number: int, provider: str, model: str) -> Awaitable[None]:
-        rows = self._rows.messages
+    def attempt(
+        self,
+        message_id: str,
+        number: int,
+        provider: str,
+        model: str,
+        *,
+        bill: Bill = NOTHING,
+        limits: SpendLimits | None = None,
+    ) -> Awaitable[None]:
+        rows = self._rows
         check_texts(id=message_id, provider=provider, model=model)
+        now = utc(self._clock.wall())
         try:
-            row = _unsettled(rows, message_id)
-        except ValueError as refused:
-            return _Refused(refused)
-        if number in row.attempts:
-            return _Refused(ValueError(f"attempt {number} of {message_id!r} has begun already"))
-        row.attempts[number] = Attempt(provider, model, "", 0.0, remedy="")
+            row = under_way(rows.messages, message_id)
+            if number in row.attempts:
+                raise ValueError(f"attempt {number} of {message_id!r} has begun already")
+            conversation_id = row.message.conversation_id
+            self._pay(rows, now, provider, model, bill, limits, conversation_id)
+        except (ValueError, SpendLimitReached) as refused:
+            return Declined(refused)
+        row.attempts[number] = Attempt(provider, model, "", 0.0, "", "", bill, now)
         return _DONE
+
+    def _pay(
+        self,
+        rows: Tables,
+        now: datetime,
+        provider: str,
+        model: str,
+        bill: Bill,
+        limits: SpendLimits | None,
+        conversation_id: str | None,
+    ) -> None:
+        """Add a call that begins to the sums, if it may be paid for."""
+        day = day_of(now)
+        if limits is not None:
+            today = (sum.cost_usd for account, sum in rows.spending.items() if account[0] == day)
+            there = (row.cost_usd for row in self._spent_in(rows, conversation_id))
+            check_spend(
+                limits,
+                bill,
+                now,
+                account=(provider, model),
+                conversation_id=conversation_id,
+                spent_today=sum(today),
+                spent_there=sum(there),
+            )
+        rows.spending.setdefault((day, provider, model), Sum()).add(bill)
 
     def settle(
-        self, message: Message, attempts: Sequence[Attempt], events: Sequence[Event] = ()
+        self,
+        message: Message,
+        attempts: Sequence[Attempt],
+        events: Sequence[Event] = (),
+        *,
+        model: str = "",
+        finish_reason: str = "",
     ) -> Awaitable[None]:
         rows = self._rows
         check_outcome(message, attempts, events)
+        check_texts(model=model, finish_reason=finish_reason)
         try:
-            row = _unsettled(rows.messages, message.id)
+            row = self._conclude(rows, message, attempts, "settled")
         except ValueError as refused:
-            return _Refused(refused)
+            return Declined(refused)
+        row.model, row.finish_reason = model, finish_reason
+        if row.message.response is not None and row.message.conversation_id is not None:
+            rows.turns.setdefault(row.message.conversation_id, []).append(row.message)
+        rows.events.extend(events)
+        if len(rows.messages) > self._limit:
+            self._forget_oldest(rows)
+        return _DONE
+
+    def _conclude(
+        self, rows: Tables, message: Message, attempts: Sequence[Attempt], state: str
+    ) -> RequestRow:
+        """Write what became of an accepted request, and return its row."""
+        row = under_way(rows.messages, message.id)
         asked = row.message
         row.message = Message(
             id=asked.id,
@@ -149,18 +196,17 @@ class InMemoryStore:
             error=message.error,
             conversation_id=asked.conversation_id,
         )
+        now = utc(self._clock.wall())
+        for account, by in change(row.attempts.values(), attempts, now).items():
+            rows.spending.setdefault(account, Sum()).merge(by)
         row.attempts = dict(enumerate(attempts, 1))
-        row.settled = True
-        if row.message.response is not None and row.message.conversation_id is not None:
-            rows.turns.setdefault(row.message.conversation_id, []).append(row.message)
-        rows.events.extend(events)
-        if len(rows.messages) > self._limit:
-            self._forget_oldest(rows)
-        return _DONE
+        row.state = state
+        return row
 
-    def _forget_oldest(self, rows: "_Rows") -> None:
-        row = next(row for row in rows.messages.values() if row.settled)
+    def _forget_oldest(self, rows: "Tables") -> None:
+        row = next(row for row in rows.messages.values() if row.state == "settled")
         del rows.messages[row.message.id]
+        rows.keys.pop(row.terms.key or "", None)
         conversation = row.message.conversation_id
         if conversation is not None and row.message.response is not None:
             turns = rows.turns[conversation]
@@ -172,6 +218,67 @@ class InMemoryStore:
         """Return []: what a dead owner left in memory died with it."""
         _ = self._rows
         return []
+
+    async def kept(self, *, id: str | None = None, key: str | None = None) -> Kept | None:
+        check_texts(id=id, key=key)
+        rows = self._rows
+        row = rows.messages.get(id if id is not None else rows.keys.get(key or "", ""))
+        return None if row is None else row.kept
+
+    def reopen(self, message_id: str) -> Awaitable[bool]:
+        check_texts(id=message_id)
+        row = self._rows.messages.get(message_id)
+        if row is None or row.state == "accepted" or row.message.response is not None:
+            return Done(False)
+        take_up(row)
+        return Done(True)
+
+    def park(
+        self,
+        message: Message,
+        attempts: Sequence[Attempt],
+        events: Sequence[Event] = (),
+        *,
+        tries: int,
+        due_at: datetime | None,
+    ) -> Awaitable[None]:
+        rows = self._rows
+        check_outcome(message, attempts, events)
+        if due_at is not None:
+            check_zone(due_at)
+        try:
+            row = self._conclude(rows, message, attempts, "dead" if due_at is None else "parked")
+        except ValueError as refused:
+            return Declined(refused)
+        row.tries, row.due_at = tries, due_at
+        rows.events.extend(events)
+        return _DONE
+
+    async def parked(self, *, limit: int = 1_000) -> list[Kept]:
+        check_limit(limit)
+        found = (
+            row.kept
+            for row in self._rows.messages.values()
+            if row.state in ("parked", "dead") or (row.state == "accepted" and row.terms.parks)
+        )
+        return list(islice(found, limit))
+
+    async def take_parked(self, *, before: datetime, limit: int = 100) -> list[Kept]:
+        check_limit(limit)
+        check_zone(before)
+        due = [
+            (row.due_at, row)
+            for row in self._rows.messages.values()
+            if row.state == "parked" and row.due_at is not None and row.due_at <= before
+        ]
+        taken = [row for _, row in sorted(due, key=lambda pair: pair[0])[:limit]]
+        for row in taken:
+            take_up(row)
+        return [row.kept for row in taken]
+
+    async def next_due(self) -> datetime | None:
+        due = (row.due_at for row in self._rows.messages.values() if row.state == "parked")
+        return min((at for at in due if at is not None), default=None)
 
     async def history(self, conversation_id: str, limit: int) -> list[Message]:
         check_limit(limit)
@@ -194,7 +301,28 @@ class InMemoryStore:
     async def attempts(self, message_id: str) -> list[Attempt]:
         check_texts(id=message_id)
         row = self._rows.messages.get(message_id)
-        return [] if row is None else [row.attempts[number] for number in sorted(row.attempts)]
+        return [] if row is None else row.tried
+
+    async def spending(
+        self, *, since: str = "", conversation_id: str | None = None
+    ) -> list[Spending]:
+        check_texts(since=since, conversation_id=conversation_id)
+        rows = self._rows
+        if conversation_id is not None:
+            return [each for each in self._spent_in(rows, conversation_id) if each.day >= since]
+        return [sum.of(at) for at, sum in sorted(rows.spending.items()) if at[0] >= since]
+
+    def _spent_in(self, rows: Tables, conversation_id: str | None) -> list[Spending]:
+        if conversation_id is None:
+            return []
+        tried = [
+            attempt
+            for row in rows.messages.values()
+            if row.message.conversation_id == conversation_id
+            for attempt in row.attempts.values()
+        ]
+        sums = change((), tried, utc(self._clock.wall()))
+        return [sum.of(account) for account, sum in sorted(sums.items())]
 
     def record(self, events: Sequence[Event]) -> Awaitable[None]:
         rows = self._rows
@@ -228,6 +356,15 @@ class InMemoryStore:
             rows.settings[name] = value
         return _DONE
 
+    def revise(
+        self, name: str, change: Callable[[str | None], tuple[str | None, T]]
+    ) -> Awaitable[T]:
+        rows = self._rows
+        check_texts(name=name)
+        value, result = change(rows.settings.get(name))
+        self.keep_setting(name, value)
+        return Done(result)
+
     def keep_snapshot(self, owner: str, body: str) -> Awaitable[None]:
         rows = self._rows
         check_texts(owner=owner, body=body)
@@ -242,7 +379,7 @@ class InMemoryStore:
         rows = self._rows
         check_texts(owner=owner, name=name, body=body)
         rows.last_command += 1
-        rows.commands[rows.last_command] = _Command(owner, name, body, utc(self._clock.wall()))
+        rows.commands[rows.last_command] = CommandRow(owner, name, body, utc(self._clock.wall()))
         if len(rows.commands) > self._limit:
             del rows.commands[next(iter(rows.commands))]
         return Done(rows.last_command)
@@ -263,7 +400,7 @@ class InMemoryStore:
         check_texts(body=body)
         command = rows.commands.get(id)
         if command is None or command.state != "taken":
-            return _Refused(ValueError(f"command {id} awaits no answer"))
+            return Declined(ValueError(f"command {id} awaits no answer"))
         command.state, command.answer = "done" if ok else "failed", body
         return _DONE
 
@@ -281,10 +418,10 @@ class InMemoryStore:
         old = [
             id
             for id, row in rows.messages.items()
-            if row.settled and row.message.timestamp < before
+            if row.state in ("settled", "dead") and row.message.timestamp < before
         ]
         for id in old:
-            del rows.messages[id]
+            rows.keys.pop(rows.messages.pop(id).terms.key or "", None)
         told = {
             conversation: [turn for turn in turns if turn.timestamp >= before]
             for conversation, turns in rows.turns.items()
@@ -300,12 +437,3 @@ class InMemoryStore:
             id: command for id, command in rows.commands.items() if command.at >= before
         }
         return Done(count - len(rows.events) - len(rows.snapshots) - len(rows.commands))
-
-
-def _unsettled(rows: dict[str, _Row], message_id: str) -> _Row:
-    row = rows.get(message_id)
-    if row is None:
-        raise ValueError(f"no message of id {message_id!r} was accepted")
-    if row.settled:
-        raise ValueError(f"message {message_id!r} is settled already; the first outcome stands")
-    return row

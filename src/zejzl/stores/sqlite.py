@@ -10,42 +10,31 @@ every group). Who still runs is told by file locks (`owners.py`).
 """
 
 import json
-import logging
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from zejzl.clock import Clock, SystemClock
-from zejzl.errors import StoreCorrupt, StoreTooNew, shorten
-from zejzl.events import Event, from_json, tag, to_json, utc
-from zejzl.messages import Attempt, Message
-from zejzl.ports import InFlight
+from zejzl.errors import StoreCorrupt
+from zejzl.events import Event, from_json, utc
+from zejzl.messages import Message
 from zejzl.stores import statements as sql
-from zejzl.stores.arguments import (
-    check_events,
-    check_limit,
-    check_outcome,
-    check_request,
-    check_texts,
-    check_zone,
-    stamp,
-)
+from zejzl.stores.arguments import check_events, check_limit, check_texts, event_rows, stamp
 from zejzl.stores.check import problems
 from zejzl.stores.database import Database
+from zejzl.stores.requests import Requests, message_of, time_of
 from zejzl.stores.writer import UNFINISHED, Unfinished
 
 T = TypeVar("T")
-Row = TypeVar("Row")
-log = logging.getLogger(__name__)
 
 PRUNE_ROWS = 500  # rows deleted in one transaction, so that no other write waits long
 PRUNE = sql.PRUNE_MESSAGES, sql.PRUNE_EVENTS, sql.PRUNE_SNAPSHOTS, sql.PRUNE_COMMANDS
 
 
-class SqliteStore:
+class SqliteStore(Requests):
     """A Store in a file.
 
     Args:
@@ -99,85 +88,6 @@ class SqliteStore:
         """Write what is queued and let go. Does nothing when closed already."""
         await self._database.close()
 
-    def accept(self, message: Message, provider: str, model: str) -> Awaitable[None]:
-        check_texts(attempt_provider=provider)
-        check_request(message, model)
-        row = (
-            message.id,
-            message.conversation_id,
-            message.sender,
-            message.provider,
-            message.content,
-            stamp(message.timestamp),
-            self.owner,
-        )
-
-        def work(connection: sqlite3.Connection) -> None:
-            try:
-                seq = connection.execute(sql.ACCEPT, row).lastrowid
-            except sqlite3.IntegrityError:
-                raise ValueError(f"a message of id {message.id!r} exists already") from None
-            connection.execute(sql.BEGIN_ATTEMPT, (seq, 1, provider, model, "first"))
-
-        return self._database.write(work)
-
-    def attempt(self, message_id: str, number: int, provider: str, model: str) -> Awaitable[None]:
-        check_texts(id=message_id, provider=provider, model=model)
-
-        def work(connection: sqlite3.Connection) -> None:
-            seq, _, _ = _unsettled(connection, message_id)
-            try:
-                connection.execute(sql.BEGIN_ATTEMPT, (seq, number, provider, model, ""))
-            except sqlite3.IntegrityError:
-                raise ValueError(f"attempt {number} of {message_id!r} has begun already") from None
-
-        return self._database.write(work)
-
-    def settle(
-        self, message: Message, attempts: Sequence[Attempt], events: Sequence[Event] = ()
-    ) -> Awaitable[None]:
-        check_outcome(message, attempts, events)
-        tried = [
-            (number, a.provider, a.model, a.outcome, a.seconds, a.remedy, a.error)
-            for number, a in enumerate(attempts, 1)
-        ]
-        rows = _event_rows(events)
-        now = stamp(utc(self._clock.wall()))
-
-        def work(connection: sqlite3.Connection) -> None:
-            seq, conversation_id, begun = _unsettled(connection, message.id)
-            turn = None
-            if message.response is not None and conversation_id is not None:
-                (turn,) = connection.execute(sql.NEXT_TURN, (conversation_id,)).fetchone()
-            outcome = message.provider, message.response, message.response_time, message.error
-            connection.execute(sql.SETTLE, (*outcome, now, turn, seq))
-            for attempt in tried:
-                connection.execute(sql.ATTEMPT, (seq, *attempt))
-            if begun > len(tried):
-                connection.execute(sql.FORGET_ATTEMPTS, (seq, len(tried)))
-            if rows:
-                connection.executemany(sql.EVENT, rows)
-
-        return self._database.write(work)
-
-    async def orphans(self) -> list[InFlight]:
-        return await self._database.write(self._claim)
-
-    def _claim(self, connection: sqlite3.Connection) -> list[InFlight]:
-        lock = self._database.lock
-        claimed: list[tuple[int, InFlight]] = []
-        for (owner,) in connection.execute(sql.OWNERS).fetchall():
-            if not lock.runs(owner):
-                rows = connection.execute(sql.ORPHANS, (owner,))
-                claimed += self._readable(
-                    "requests",
-                    rows,
-                    lambda row: (row[0], InFlight(_message(row[3:-1]), row[-1])),
-                )
-                connection.execute(sql.CLAIM, (lock.owner, owner))
-        lock.sweep()
-        return [orphan for _, orphan in sorted(claimed, key=lambda pair: pair[0])]
-
     async def history(self, conversation_id: str, limit: int) -> list[Message]:
         check_limit(limit)
         check_texts(conversation_id=conversation_id)
@@ -197,34 +107,13 @@ class SqliteStore:
 
         def work(connection: sqlite3.Connection) -> list[Message]:
             rows = connection.execute(query, values).fetchall()
-            return self._readable("messages", rows[::-1], _message)
+            return self._readable("messages", rows[::-1], message_of)
 
         return await self._database.read(work)
 
-    def _readable(self, what: str, rows: Iterable[Row], read: Callable[[Row], T]) -> list[T]:
-        """Return what can be read of `rows`; what cannot is told, and hides none of the others."""
-        found, unread = [], []
-        for row in rows:
-            try:
-                found.append(read(row))
-            except (ValueError, TypeError, RecursionError, StoreTooNew) as wrong:
-                unread.append(wrong)
-        if unread:
-            told = f"{len(unread)} {what} could not be read by this version and are left out"
-            log.warning("%s: %s: %s", self.path, told, shorten(str(unread[0])))
-        return found
-
-    async def attempts(self, message_id: str) -> list[Attempt]:
-        check_texts(id=message_id)
-        return await self._database.read(
-            lambda connection: [
-                Attempt(*row) for row in connection.execute(sql.ATTEMPTS, (message_id,))
-            ]
-        )
-
     def record(self, events: Sequence[Event]) -> Awaitable[None]:
         check_events(events)
-        rows = _event_rows(events)
+        rows = event_rows(events)
 
         def work(connection: sqlite3.Connection) -> None:
             connection.executemany(sql.EVENT, rows)
@@ -264,6 +153,22 @@ class SqliteStore:
 
         return self._database.write(work)
 
+    def revise(
+        self, name: str, change: Callable[[str | None], tuple[str | None, T]]
+    ) -> Awaitable[T]:
+        check_texts(name=name)
+
+        def work(connection: sqlite3.Connection) -> T:
+            row = connection.execute(sql.SETTING, (name,)).fetchone()
+            value, result = change(None if row is None else str(row[0]))
+            if value is None:
+                connection.execute(sql.FORGET_SETTING, (name,))
+            else:
+                connection.execute(sql.KEEP_SETTING, (name, value))
+            return result
+
+        return self._database.write(work)
+
     def keep_snapshot(self, owner: str, body: str) -> Awaitable[None]:
         check_texts(owner=owner, body=body)
         row = owner, self.owner, stamp(utc(self._clock.wall())), body
@@ -276,7 +181,7 @@ class SqliteStore:
     async def snapshots(self) -> list[tuple[str, datetime, bool, str]]:
         def read(row: tuple[str, str, str, str]) -> tuple[str, datetime, bool, str]:
             owner, held_by, at, body = row
-            return owner, _time(at), self._database.lock.runs(held_by), body
+            return owner, time_of(at), self._database.lock.runs(held_by), body
 
         return await self._database.read(
             lambda connection: self._readable("snapshots", connection.execute(sql.SNAPSHOTS), read)
@@ -348,44 +253,5 @@ class SqliteStore:
         return self._database.write(work)
 
 
-def _unsettled(connection: sqlite3.Connection, message_id: str) -> tuple[int, str | None, int]:
-    """Return row number, conversation and attempts begun of a message that has no outcome."""
-    row = connection.execute(sql.FIND, (message_id,)).fetchone()
-    if row is None:
-        raise ValueError(f"no message of id {message_id!r} was accepted")
-    seq, state, conversation_id, begun = row
-    if state == "settled":
-        raise ValueError(f"message {message_id!r} is settled already; the first outcome stands")
-    return seq, conversation_id, begun
-
-
-def _message(row: Sequence[str]) -> Message:
-    id, content, asked_at, sender, provider, response, response_time, error, conversation_id = row
-    return Message(
-        id=id,
-        content=content,
-        timestamp=_time(asked_at),
-        sender=sender,
-        provider=provider,
-        response=response,
-        response_time=response_time,  # type: ignore[arg-type]
-        error=error,
-        conversation_id=conversation_id,
-    )
-
-
-def _event_rows(events: Sequence[Event]) -> list[tuple[str, str, str]]:
-    return [
-        (tag(event), stamp(event.timestamp), json.dumps(to_json(event), ensure_ascii=False))
-        for event in events
-    ]
-
-
 def _event(row: tuple[str]) -> Event:
     return from_json(json.loads(row[0]))
-
-
-def _time(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    check_zone(moment)
-    return moment

@@ -6,21 +6,28 @@ and is not: without it SQLite may not use the index that leaves the other rows o
 
 ACCEPT = """
     INSERT INTO messages
-        (id, conversation_id, sender, provider, content, asked_at, owner, state)
-    VALUES (?, ?, ?, ?, ?, ?, ?, 'accepted')"""
-BEGIN_ATTEMPT = """
-    INSERT INTO attempts (message_seq, number, provider, model, remedy) VALUES (?, ?, ?, ?, ?)"""
+        (id, conversation_id, sender, provider, content, asked_at, owner, idempotency_key, options,
+        parks, state)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'accepted')"""
 FIND = """
-    SELECT seq, state, conversation_id, (SELECT count(*) FROM attempts WHERE message_seq = seq)
-    FROM messages WHERE id = ?"""
+    SELECT seq, state, conversation_id, owner, response IS NOT NULL FROM messages WHERE id = ?"""
 NEXT_TURN = """
     SELECT coalesce(max(turn), 0) + 1 FROM messages
     WHERE conversation_id = ? AND turn IS NOT NULL"""
 SETTLE = """
     UPDATE messages SET state = 'settled', provider = ?, response = ?, response_time = ?,
-        error = ?, settled_at = ?, turn = ?
+        error = ?, model = ?, finish_reason = ?, settled_at = ?, turn = ?
     WHERE seq = ?"""
-ATTEMPT = "INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+PARK = """
+    UPDATE messages SET state = ?, due_at = ?, tries = ?, provider = ?, response_time = ?,
+        error = ?, settled_at = ?
+    WHERE seq = ?"""
+TAKE_UP = """
+    UPDATE messages SET state = 'accepted', owner = ?, due_at = NULL, error = NULL,
+        response_time = NULL, settled_at = NULL
+    WHERE seq = ?"""
+ATTEMPT = "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+REPLACE_ATTEMPT = ATTEMPT.replace("INSERT", "INSERT OR REPLACE")
 FORGET_ATTEMPTS = "DELETE FROM attempts WHERE message_seq = ? AND number > ?"
 EVENT = "INSERT INTO events (type, at, body) VALUES (?, ?, ?)"
 MESSAGE = """
@@ -31,20 +38,63 @@ HISTORY = f"""{MESSAGE}
     WHERE conversation_id = ? AND turn IS NOT NULL ORDER BY turn DESC LIMIT ?"""
 NEWEST = f"{MESSAGE} ORDER BY seq DESC LIMIT ?"
 NEWEST_OF_ONE = f"{MESSAGE} WHERE conversation_id = ? ORDER BY seq DESC LIMIT ?"
-ATTEMPTS = """
+TRIED = """
     SELECT a.provider, a.model, coalesce(a.outcome, ''), coalesce(a.seconds, 0.0), a.remedy,
-        a.error
-    FROM attempts AS a JOIN messages AS m ON m.seq = a.message_seq
+        a.error, a.at, a.prompt_tokens, a.completion_tokens, a.cost_usd, a.settled
+    FROM attempts AS a"""
+ATTEMPTS = f"""{TRIED} JOIN messages AS m ON m.seq = a.message_seq
     WHERE m.id = ? ORDER BY a.number"""
-ORPHANS = f"""
-    SELECT m.*, (SELECT count(*) FROM attempts WHERE message_seq = seq)
-    FROM ({MESSAGE.replace("SELECT", "SELECT seq, owner, state,")}) AS m
-    WHERE state = 'accepted' AND owner = ? ORDER BY seq"""
-OWNERS = "SELECT DISTINCT owner FROM messages WHERE state = 'accepted'"
-CLAIM = "UPDATE messages SET owner = ? WHERE state = 'accepted' AND owner = ?"
+ATTEMPTS_AT = f"{TRIED} WHERE a.message_seq = ? ORDER BY a.number"
+# What may wait is not settled as an orphan, but taken up again.
+ORPHANS = f"""{
+    MESSAGE.replace("SELECT", "SELECT seq,").replace(
+        "conversation_id",
+        "conversation_id, (SELECT count(*) FROM attempts WHERE message_seq = seq)",
+    )
+}
+    WHERE state = 'accepted' AND NOT parks AND owner = ? ORDER BY seq"""
+OWNERS = "SELECT DISTINCT owner FROM messages WHERE state = 'accepted' AND NOT parks"
+CLAIM = "UPDATE messages SET owner = ? WHERE state = 'accepted' AND NOT parks AND owner = ?"
+KEPT = MESSAGE.replace(
+    "SELECT",
+    """SELECT seq, state, owner, idempotency_key, options, parks, tries, due_at, model,
+        finish_reason,""",
+)
+KEPT_BY_ID = f"{KEPT} WHERE id = ?"
+KEPT_BY_KEY = f"{KEPT} WHERE idempotency_key = ?"
+KEPT_AT = f"{KEPT} WHERE seq = ?"
+PARKED = f"""{KEPT}
+    WHERE state IN ('parked', 'dead') OR state = 'accepted' AND parks ORDER BY seq LIMIT ?"""
+DUE = "SELECT seq FROM messages WHERE state = 'parked' AND due_at <= ? ORDER BY due_at LIMIT ?"
+NEXT_DUE = "SELECT min(due_at) FROM messages WHERE state = 'parked'"
+PARKING_OWNERS = "SELECT DISTINCT owner FROM messages WHERE state = 'accepted' AND parks"
+LEFT = "SELECT seq FROM messages WHERE state = 'accepted' AND parks AND owner = ? ORDER BY seq"
+SPEND = """
+    INSERT INTO spending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET calls = calls + excluded.calls,
+        prompt_tokens = prompt_tokens + excluded.prompt_tokens,
+        completion_tokens = completion_tokens + excluded.completion_tokens,
+        cost_usd = cost_usd + excluded.cost_usd, unpriced = unpriced + excluded.unpriced,
+        unsettled = unsettled + excluded.unsettled,
+        unsettled_usd = unsettled_usd + excluded.unsettled_usd"""
+SPENDING = "SELECT * FROM spending WHERE day >= ? ORDER BY day, provider, model"
+SPENDING_OF_ONE = """
+    SELECT substr(coalesce(a.at, m.asked_at), 1, 10) AS day, a.provider, a.model, count(*),
+        sum(a.prompt_tokens), sum(a.completion_tokens), coalesce(sum(a.cost_usd), 0.0),
+        sum(a.cost_usd IS NULL), sum(NOT a.settled),
+        coalesce(sum(CASE WHEN a.settled THEN 0.0 ELSE a.cost_usd END), 0.0)
+    FROM messages AS m JOIN attempts AS a ON m.seq = a.message_seq
+    WHERE m.conversation_id = ? AND day >= ?
+    GROUP BY day, a.provider, a.model ORDER BY day, a.provider, a.model"""
+SPENT_ON = "SELECT coalesce(sum(cost_usd), 0.0) FROM spending WHERE day = ?"
+SPENT_IN = """
+    SELECT coalesce(sum(a.cost_usd), 0.0)
+    FROM messages AS m JOIN attempts AS a ON m.seq = a.message_seq
+    WHERE m.conversation_id = ?"""
 PRUNE_MESSAGES = """
     DELETE FROM messages WHERE seq IN (
-        SELECT seq FROM messages WHERE state = 'settled' AND asked_at < ? LIMIT ?)"""
+        SELECT seq FROM messages
+        WHERE state IN ('settled', 'dead') AND asked_at < ? LIMIT ?)"""
 PRUNE_EVENTS = """
     DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE at < ? LIMIT ?)"""
 PRUNE_SNAPSHOTS = """

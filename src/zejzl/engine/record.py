@@ -1,0 +1,245 @@
+"""What is written down of one request: every call with its bill, and how it all ended.
+
+accepted ──▶ attempt(n) ──▶ settled, with the answer or without
+                             └─▶ parked, if it may wait and nobody could answer
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from zejzl.clock import Clock
+from zejzl.engine.failures import in_words
+from zejzl.engine.journal import Begun, Journal, Waiting
+from zejzl.engine.ledger import Ledger, total_cost
+from zejzl.engine.targets import Pick, Target
+from zejzl.engine.waiting import Recovered
+from zejzl.errors import FailureClass, GivenUp, Parked, StoreError, StoreLocked
+from zejzl.events import RecoveryRecorded, RequestParked, utc
+from zejzl.magic import FairyMagic
+from zejzl.messages import Attempt, Bill, Message, Reply, Request
+from zejzl.policies.parking import Spacing, may_wait
+from zejzl.ports import USUAL_TERMS, Terms
+
+WAITS, GIVEN_UP = "parked", "given up"  # begin the error of a request that is
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What all requests share.
+
+    Attributes:
+        ledger: What calls cost.
+        spacing: When parked work is taken up again.
+        abandoned: Calls that lost a race and have not ended yet; the loop holds tasks weakly.
+    """
+
+    clock: Clock
+    magic: FairyMagic
+    journal: Journal
+    recovered: Recovered
+    ledger: Ledger
+    spacing: Spacing
+    abandoned: set[asyncio.Future[Any]] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What is kept with a request, and what was done of it in an earlier life.
+
+    Attributes:
+        kept: Whether it is in the journal already: it was taken up again.
+        waited: Whether it was parked: nobody waits for its answer.
+        tries: How often it was taken up again in vain.
+        earlier: What was tried before.
+    """
+
+    terms: Terms = USUAL_TERMS
+    kept: bool = False
+    waited: bool = False
+    tries: int = 0
+    earlier: tuple[Attempt, ...] = ()
+
+
+NEW = Work()
+
+
+class Record:
+    """The story of one request, as the store gets it.
+
+    Attributes:
+        message: The question.
+        attempts: Every call that has ended.
+        recoveries: What was tried against what.
+        answered: Whether there is an answer.
+        parked: The ticket of a request that nobody could answer and that may wait.
+    """
+
+    def __init__(self, engine: Engine, message: Message, first: Target, work: Work) -> None:
+        self.message = message
+        self.attempts = list(work.earlier)
+        self.recoveries: list[RecoveryRecorded] = []
+        self.answered = False
+        self.parked: Parked | GivenUp | None = None
+        self._clock = engine.clock
+        self._journal = engine.journal
+        self._ledger = engine.ledger
+        self._spacing = engine.spacing
+        self._first = first
+        self._work = work
+        self._accepted = work.kept
+
+    # A call ----------------------------------------------------------------------------------
+
+    async def begin(self, pick: Pick, request: Request, seconds: float | None) -> None:
+        """Write down that a call begins, the first one together with its request.
+
+        Raises:
+            TimeoutError: If that took longer than `seconds`; it may happen yet.
+            SpendLimitReached: If the call may not be paid for.
+        """
+        target, number = pick.target, len(self._work.earlier) + pick.number
+        pick.bill = self._ledger.estimate(target.name, target.model, request)
+        paid = Begun(bill=pick.bill, limits=self._ledger.limits)
+        name, model, journal = target.name, target.model, self._journal
+        if self._accepted:
+            await journal.attempt(self.message.id, number, name, model, seconds, **paid)
+        else:
+            self._accepted = True
+            terms = self._work.terms
+            await journal.accept(self.message, name, model, seconds, terms=terms, **paid)
+
+    def not_begun(self, pick: Pick) -> None:
+        """Take in that a call could not be written down, and was not made."""
+        if pick.number == 1:
+            self._accepted = self._work.kept
+
+    def landed(
+        self, pick: Pick, request: Request, reply: Reply, outcome: str, seconds: float
+    ) -> None:
+        """Add a call that was answered."""
+        bill = self._ledger.answered(pick.target.name, pick.target.model, request, reply)
+        self._add(pick, outcome, seconds, bill)
+
+    def failed(
+        self,
+        pick: Pick,
+        request: Request,
+        failure: BaseException,
+        outcome: str,
+        seconds: float,
+        error: str,
+    ) -> None:
+        """Add a call that failed."""
+        name, model = pick.target.name, pick.target.model
+        bill = self._ledger.ended_badly(name, model, request, pick.heard, failure)
+        self._add(pick, outcome, seconds, bill, error)
+
+    def abandoned(self, pick: Pick, request: Request) -> float:
+        """Add a call whose end nobody waited for; return how long it took."""
+        seconds = self._clock.now() - pick.started
+        left = asyncio.CancelledError()
+        self.failed(pick, request, left, FailureClass.CANCELLED.value, seconds, "")
+        return seconds
+
+    def _add(self, pick: Pick, outcome: str, seconds: float, bill: Bill, error: str = "") -> None:
+        target, at = pick.target, utc(pick.began_at)
+        self.attempts.append(
+            Attempt(target.name, target.model, outcome, seconds, pick.remedy, error, bill, at)
+        )
+
+    # The end ---------------------------------------------------------------------------------
+
+    async def settle(self, reply: Reply) -> Reply:
+        """Write the answer down and return it as the caller gets it."""
+        reply = replace(
+            reply,
+            attempts=tuple(self.attempts),
+            cost_usd=total_cost(self.attempts),
+            maybe_duplicate=any(not each.bill.settled for each in self._work.earlier),
+            id=self.message.id,
+        )
+        self.answered = True
+        try:
+            await self._journal.settle(
+                self.message.answered(reply.text, reply.provider, reply.latency_s),
+                self.attempts,
+                self.recoveries,
+                model=reply.model,
+                finish_reason=reply.finish_reason,
+            )
+        except StoreError as problem:
+            problem.reply = reply
+            problem.attempts = reply.attempts
+            problem.add_note("the answer had arrived: it is this error's `reply`")
+            raise
+        return reply
+
+    async def end_without(self, why: BaseException, seconds: float | None) -> None:
+        """Write down that there is no answer, not waiting for that if the caller has left.
+
+        Args:
+            seconds: Until the deadline.
+        """
+        if self.answered:
+            return  # it is settled with its answer
+        try:
+            if not await self._park(why, seconds) and self._accepted:
+                await self._settle_without(why)
+        except (StoreError, TimeoutError) as problem:
+            why.add_note(f"and the journal could not be settled: {problem}")
+
+    async def _settle_without(self, why: BaseException) -> None:
+        message = replace(self.message, error=in_words(why))
+        if not isinstance(why, Exception) or isinstance(why, StoreLocked):
+            self._journal.settle_unheard(message, self.attempts, self.recoveries)
+        else:
+            await self._journal.settle(message, self.attempts, self.recoveries)
+
+    async def _park(self, why: BaseException, seconds: float | None) -> bool:
+        """Let a request wait that may, and that nobody could answer; False: it is to be settled."""
+        work, left = self._work, not isinstance(why, Exception)
+        hopeful = not isinstance(why, Exception) or may_wait(why)
+        if not work.terms.parks or not (work.waited or (hopeful and not left)):
+            return False
+        called = len(self.attempts) > len(work.earlier)  # a refusal alone is no try
+        tries = work.tries + (work.waited and called and not left)
+        wait = 0.0 if left else self._spacing.wait(tries) if hopeful else None
+        now, said = self._clock.wall(), in_words(why)
+        how = Waiting(tries=tries, due_at=None if wait is None else utc(now + wait))
+        message = replace(self.message, error=f"{GIVEN_UP if wait is None else WAITS}: {said}")
+        told = self._told(message, how, said)
+        if left:
+            self._journal.park_unheard(message, self.attempts, told, **how)
+            return True
+        if not self._accepted:  # nobody could be called at all
+            first, terms = self._first, work.terms
+            await self._journal.accept(message, first.name, first.model, seconds, terms=terms)
+        await self._journal.park(message, self.attempts, told, **how)
+        self.parked = self._ticket(how, said)
+        return True
+
+    def _told(
+        self, message: Message, how: Waiting, said: str
+    ) -> Sequence[RecoveryRecorded | RequestParked]:
+        event = RequestParked(
+            request_id=message.id,
+            conversation_id=message.conversation_id,
+            given_up=how["due_at"] is None,
+            tries=how["tries"],
+            reason=said,
+            timestamp=utc(self._clock.wall()),
+        )
+        return [*self.recoveries, event]
+
+    def _ticket(self, how: Waiting, said: str) -> Parked | GivenUp:
+        due_at, id = how["due_at"], self.message.id
+        ticket: Parked | GivenUp
+        if due_at is None:
+            causes = [each.error for each in self.attempts if each.error]
+            ticket = GivenUp(id, tuple(dict.fromkeys([*causes, said])))
+        else:
+            ticket = Parked(id, how["tries"], due_at, said)
+        ticket.attempts = tuple(self.attempts)
+        return ticket

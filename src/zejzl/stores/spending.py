@@ -1,0 +1,123 @@
+"""What calls cost, in sums by day, provider and model, and whether one more may be paid for.
+
+Every store keeps the same sums: what they are is said here, where they lie is the store's affair.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from zejzl.errors import SpendLimitReached
+from zejzl.messages import Attempt, Bill
+from zejzl.ports import Spending, SpendLimits
+
+Account = tuple[str, str, str]  # day, provider, model
+
+
+@dataclass(slots=True)
+class Sum:
+    """A change of one account."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float = 0.0
+    unpriced: int = 0
+    unsettled: int = 0
+    unsettled_usd: float = 0.0
+
+    def add(self, bill: Bill, sign: int = 1) -> None:
+        """Take in one call's bill; -1 takes it out."""
+        cost = bill.cost_usd or 0.0
+        self.calls += sign
+        self.prompt_tokens += sign * bill.prompt_tokens
+        self.completion_tokens += sign * bill.completion_tokens
+        self.cost_usd += sign * cost
+        self.unpriced += sign * (bill.cost_usd is None)
+        if not bill.settled:
+            self.unsettled += sign
+            self.unsettled_usd += sign * cost
+
+    def merge(self, by: "Sum") -> None:
+        """Add another."""
+        self.calls += by.calls
+        self.prompt_tokens += by.prompt_tokens
+        self.completion_tokens += by.completion_tokens
+        self.cost_usd += by.cost_usd
+        self.unpriced += by.unpriced
+        self.unsettled += by.unsettled
+        self.unsettled_usd += by.unsettled_usd
+
+    def of(self, account: Account) -> Spending:
+        """Return it as callers get it."""
+        day, provider, model = account
+        return Spending(
+            day=day,
+            provider=provider,
+            model=model,
+            calls=self.calls,
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            cost_usd=self.cost_usd,
+            unpriced=self.unpriced,
+            unsettled=self.unsettled,
+            unsettled_usd=self.unsettled_usd,
+        )
+
+
+def day_of(moment: datetime) -> str:
+    """Return the day of UTC, ISO."""
+    return moment.astimezone(UTC).date().isoformat()
+
+
+def change(
+    before: Iterable[Attempt], after: Iterable[Attempt], now: datetime
+) -> dict[Account, Sum]:
+    """Return how the sums change when some attempts become others.
+
+    Args:
+        now: The day of an attempt whose beginning is not known.
+    """
+    sums: dict[Account, Sum] = {}
+    for attempts, sign in ((before, -1), (after, 1)):
+        for attempt in attempts:
+            account = day_of(attempt.at or now), attempt.provider, attempt.model
+            sums.setdefault(account, Sum()).add(attempt.bill, sign)
+    return {account: sum for account, sum in sums.items() if sum != Sum()}
+
+
+def check_spend(
+    limits: SpendLimits,
+    bill: Bill,
+    now: datetime,
+    *,
+    account: tuple[str, str],
+    conversation_id: str | None,
+    spent_today: float,
+    spent_there: float,
+) -> None:
+    """Raise SpendLimitReached unless a call of this bill may be paid for.
+
+    Args:
+        account: Provider and model.
+        spent_today, spent_there: USD on this day, and in this conversation, estimates included.
+    """
+    wait = (_midnight(now) - now).total_seconds()
+    bounds = [("day", limits.day, spent_today, wait)]
+    if conversation_id is not None:
+        bounds.append((conversation_id, limits.conversation, spent_there, float("inf")))
+    for name, limit, spent, wait in bounds:
+        if limit is None:
+            continue
+        if bill.cost_usd is None:
+            who = "/".join(account)
+            reason = f"no price is known for {who}: add it to your price table (setting prices)"
+            raise SpendLimitReached(name, float("inf"), reason)
+        if spent + bill.cost_usd > limit:
+            reason = f"${spent:.4f} of ${limit:g} are spent, and this call may cost "
+            raise SpendLimitReached(name, wait, f"{reason}${bill.cost_usd:.4f}")
+
+
+def _midnight(now: datetime) -> datetime:
+    today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return today + timedelta(days=1)
