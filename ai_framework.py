@@ -185,6 +185,7 @@ class AsyncMessageBus(Archive):
     async def _stop(self) -> None:
         if not self._lifecycle.started:
             return
+        self._parking.let_go()
         if not await self._lifecycle.drain(self.settings.deadline):
             log.warning("stopped with %d requests under way", self._lifecycle.requests)
         await self._channels.close()

@@ -91,6 +91,7 @@ async def assert_nothing_is_left(bus: AsyncMessageBus) -> None:
     found = {name: (lane["in_flight"], lane["queued"]) for name, lane in limits.items()}
     assert found == dict.fromkeys(limits, (0, 0))
     assert not bus._intake.conversations._lines
+    assert not bus._intake._once._turns._lines
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "zejzl-call"]
     assert all(seat.calls.requests == 0 for seat in bus._registry._seats.values())
     assert bus._lifecycle.requests == 0

@@ -437,6 +437,8 @@ async def test_damaged_pages_are_found_and_named(path: Path) -> None:
         ("UPDATE messages SET turn = NULL", "missing in its history"),
         ("UPDATE messages SET response = NULL, error = 'e'", "in a history without an answer"),
         ("UPDATE attempts SET outcome = NULL", "with an attempt that still runs"),
+        ("UPDATE messages SET state = 'parked'", "waiting without a time"),
+        ("UPDATE messages SET due_at = 'x'", "to be taken up, but not parked"),
         ("DELETE FROM messages", "belongs to no messages"),
     ],
 )

@@ -147,6 +147,7 @@ class Kept:
         terms: What was kept with it.
         model: That answered, as the provider reports it.
         finish_reason: Of the answer; "" without one.
+        maybe_duplicate: Whether it may not have been the first answer.
         tries: How often it was taken up again in vain.
         due_at: When it is to be taken up again, if it is parked.
         abandoned: Whether it is "accepted" by an owner that is gone.
@@ -158,6 +159,7 @@ class Kept:
     terms: Terms
     model: str = ""
     finish_reason: str = ""
+    maybe_duplicate: bool = False
     tries: int = 0
     due_at: datetime | None = None
     abandoned: bool = False
@@ -267,12 +269,14 @@ class Store(Protocol):
         *,
         model: str = "",
         finish_reason: str = "",
+        maybe_duplicate: bool = False,
     ) -> Awaitable[None]:
         """Write the outcome: `message` with response or error, what was tried, what was learned.
 
         Args:
             model: That answered, as the provider reports it.
             finish_reason: Of the answer.
+            maybe_duplicate: Whether a provider may have answered in an earlier life of it.
         """
 
     async def orphans(self) -> list[InFlight]:

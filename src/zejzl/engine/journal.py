@@ -44,6 +44,7 @@ class Answered(TypedDict, total=False):
 
     model: str
     finish_reason: str
+    maybe_duplicate: bool
 
 
 class Waiting(TypedDict):

@@ -6,8 +6,9 @@ from zejzl.clock import Clock
 from zejzl.engine.journal import Conversations, key_busy
 from zejzl.engine.ledger import total_cost
 from zejzl.engine.record import NEW, Work
-from zejzl.errors import GivenUp, Parked
+from zejzl.errors import FailureClass, GivenUp, Parked
 from zejzl.messages import Attempt, Message, Reply, Usage
+from zejzl.policies.diagnosis import Remedy
 from zejzl.ports import USUAL_TERMS, Kept, Store, Terms
 
 POLL_SPACING = 0.1  # seconds between looks at a request that another process has in hand
@@ -114,10 +115,11 @@ def reply_of(kept: Kept) -> Reply:
         usage=Usage(bill.prompt_tokens, bill.completion_tokens) if bill and counted else Usage(),
         finish_reason=kept.finish_reason or "stop",  # type: ignore[arg-type]
         attempts=attempts,
-        healed=len(attempts) > 1,
+        healed=any(each.outcome not in ("ok", FailureClass.CANCELLED) for each in attempts[:-1])
+        or any(each.remedy != Remedy.FIRST for each in attempts[-1:]),
         latency_s=message.response_time or 0.0,
         cost_usd=total_cost(attempts),
-        maybe_duplicate=any(attempt.outcome == INTERRUPTED for attempt in attempts),
+        maybe_duplicate=kept.maybe_duplicate,
         id=message.id,
     )
 

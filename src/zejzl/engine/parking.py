@@ -86,11 +86,18 @@ class ParkedWork:
         self._news = asyncio.Event()
         self._hopeful = False  # whether what is not due yet is worth a try, too
         self._under_way: set[asyncio.Task[None]] = set()
+        self._closing = False
 
     def look(self, *, hopeful: bool = False) -> None:
         """Say that something may be due; `hopeful`: that a provider is well again."""
         self._hopeful |= hopeful
         self._news.set()
+
+    def let_go(self) -> None:
+        """Take up no more, and park again what is under way: the bus stops, and it can wait."""
+        self._closing = True
+        for task in self._under_way:
+            task.cancel()
 
     # For its owners --------------------------------------------------------------------------
 
@@ -149,7 +156,7 @@ class ParkedWork:
 
     async def run(self) -> None:
         """Take up what is due until cancelled; what is under way then is parked again."""
-        self._news, self._hopeful = asyncio.Event(), False
+        self._news, self._hopeful, self._closing = asyncio.Event(), False, False
         try:
             while True:
                 self._news.clear()
@@ -163,15 +170,13 @@ class ParkedWork:
                     async with self._clock.timeout(seconds):
                         await self._news.wait()
         finally:
-            under_way = set(self._under_way)
-            for task in under_way:
-                task.cancel()
-            if under_way:
-                await asyncio.wait(under_way)
+            self.let_go()
+            if self._under_way:
+                await asyncio.wait(set(self._under_way))
 
     async def _take_due(self) -> None:
         room = MOST_AT_ONCE - len(self._under_way)
-        if room <= 0 or not self._ready():
+        if room <= 0 or self._closing or not self._ready():
             return
         before = LATEST if self._hopeful else utc(self._clock.wall())
         taken = await self._store.take_parked(before=before, limit=room)

@@ -157,6 +157,7 @@ class Record:
             reply,
             attempts=tuple(self.attempts),
             cost_usd=total_cost(self.attempts),
+            healed=reply.healed or bool(self._work.earlier),
             maybe_duplicate=any(not each.bill.settled for each in self._work.earlier),
             id=self.message.id,
         )
@@ -168,6 +169,7 @@ class Record:
                 self.recoveries,
                 model=reply.model,
                 finish_reason=reply.finish_reason,
+                maybe_duplicate=reply.maybe_duplicate,
             )
         except StoreError as problem:
             problem.reply = reply

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from zejzl.clock import Clock
 from zejzl.engine.failures import in_words
-from zejzl.engine.once import interrupted
+from zejzl.engine.once import interrupted, reply_of
 from zejzl.errors import ZejzlError
 from zejzl.events import RequestRecovered, utc
 from zejzl.messages import Message, Reply
@@ -31,7 +31,7 @@ class RecoveredRequest:
     message: Message
     maybe_duplicate: bool
     reply: Reply | None = None
-    error: ZejzlError | None = None
+    error: Exception | None = None
 
 
 class Recovery:
@@ -70,22 +70,24 @@ class Recovery:
 
     async def _again(self, orphan: InFlight, resend: Resend) -> RecoveredRequest:
         """Ask for an orphan once more, and return what came of it."""
-        kept = await self._store.kept(id=orphan.message.id)
-        if kept is None or kept.state != "accepted":  # a run that was cancelled has settled it
-            return RecoveredRequest(orphan.message, orphan.attempts > 0)
-        maybe_duplicate = orphan.attempts > 0
-        await self._store.record([self._event(orphan)])
+        id, maybe_duplicate = orphan.message.id, orphan.attempts > 0
+        kept = await self._store.kept(id=id)
+        if kept is None or kept.message.response is not None:
+            reply = None if kept is None else reply_of(kept)  # a run that was cancelled has it
+            return RecoveredRequest(orphan.message, maybe_duplicate, reply)
+        if kept.state == "settled":  # by the cancellation
+            await self._store.reopen(id)
+        else:
+            await self._store.record([self._event(orphan)])
         try:
             reply = await resend(kept)
-        except ZejzlError as problem:
-            with suppress(ValueError):  # as a rule it is settled by the one that failed
-                await self._store.settle(
-                    replace(orphan.message, error=in_words(problem)), interrupted(kept.attempts)
-                )
+        except (ZejzlError, ValueError, TypeError) as problem:
             message = replace(orphan.message, error=in_words(problem))
+            with suppress(ValueError):  # as a rule the one that failed has settled it
+                await self._store.settle(message, interrupted(kept.attempts))
             return RecoveredRequest(message, maybe_duplicate, error=problem)
         message = orphan.message.answered(reply.text, reply.provider, reply.latency_s)
-        return RecoveredRequest(message, maybe_duplicate, reply=reply)
+        return RecoveredRequest(message, maybe_duplicate, reply)
 
     async def _settle(self, orphan: InFlight) -> RecoveredRequest:
         message = replace(

@@ -21,9 +21,15 @@ _LAWS: Final = {
     "in a history without an answer": """
         SELECT id FROM messages
         WHERE turn IS NOT NULL AND (response IS NULL OR conversation_id IS NULL)""",
-    "settled, with an attempt that still runs": """
+    "not under way, with an attempt that still runs": """
         SELECT DISTINCT id FROM messages JOIN attempts ON message_seq = seq
-        WHERE state = 'settled' AND outcome IS NULL""",
+        WHERE state <> 'accepted' AND outcome IS NULL""",
+    "waiting without a time or a reason, or with an answer": """
+        SELECT id FROM messages
+        WHERE state IN ('parked', 'dead') AND (response IS NOT NULL OR error IS NULL
+            OR turn IS NOT NULL OR (state = 'parked') <> (due_at IS NOT NULL))""",
+    "to be taken up, but not parked": """
+        SELECT id FROM messages WHERE due_at IS NOT NULL AND state <> 'parked'""",
 }
 
 

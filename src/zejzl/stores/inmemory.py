@@ -163,6 +163,7 @@ class InMemoryStore:
         *,
         model: str = "",
         finish_reason: str = "",
+        maybe_duplicate: bool = False,
     ) -> Awaitable[None]:
         rows = self._rows
         check_outcome(message, attempts, events)
@@ -172,6 +173,7 @@ class InMemoryStore:
         except ValueError as refused:
             return Declined(refused)
         row.model, row.finish_reason = model, finish_reason
+        row.maybe_duplicate = maybe_duplicate
         if row.message.response is not None and row.message.conversation_id is not None:
             rows.turns.setdefault(row.message.conversation_id, []).append(row.message)
         rows.events.extend(events)

@@ -113,6 +113,7 @@ class Requests:
         *,
         model: str = "",
         finish_reason: str = "",
+        maybe_duplicate: bool = False,
     ) -> Awaitable[None]:
         check_outcome(message, attempts, events)
         check_texts(model=model, finish_reason=finish_reason)
@@ -125,7 +126,7 @@ class Requests:
             if message.response is not None and conversation_id is not None:
                 (turn,) = connection.execute(sql.NEXT_TURN, (conversation_id,)).fetchone()
             outcome = message.provider, message.response, message.response_time, message.error
-            told = model, finish_reason, stamp(now), turn
+            told = model, finish_reason, maybe_duplicate, stamp(now), turn
             connection.execute(sql.SETTLE, (*outcome, *told, seq))
             _conclude(connection, seq, attempts, rows, now)
 
@@ -234,7 +235,8 @@ class Requests:
         return await self._database.read(work)
 
     def _kept(self, connection: sqlite3.Connection, row: Sequence[Any]) -> Kept:
-        seq, state, owner, key, options, parks, tries, due_at, model, finish, *message = row
+        seq, state, owner, key, options, parks, tries, due_at, model, *answer = row
+        finish, duplicate, *message = answer
         return Kept(
             message=message_of(message),
             state=state,
@@ -242,6 +244,7 @@ class Requests:
             terms=Terms(key=key, options=options, parks=bool(parks)),
             model=model,
             finish_reason=finish,
+            maybe_duplicate=bool(duplicate),
             tries=tries,
             due_at=None if due_at is None else time_of(due_at),
             abandoned=state == "accepted" and not self._database.lock.runs(owner),

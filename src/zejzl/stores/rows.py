@@ -34,6 +34,7 @@ class RequestRow:
     state: str = "accepted"
     model: str = ""
     finish_reason: str = ""
+    maybe_duplicate: bool = False
     tries: int = 0
     due_at: datetime | None = None
 
@@ -51,6 +52,7 @@ class RequestRow:
             terms=self.terms,
             model=self.model,
             finish_reason=self.finish_reason,
+            maybe_duplicate=self.maybe_duplicate,
             tries=self.tries,
             due_at=self.due_at,
         )

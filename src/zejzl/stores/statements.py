@@ -16,7 +16,7 @@ NEXT_TURN = """
     WHERE conversation_id = ? AND turn IS NOT NULL"""
 SETTLE = """
     UPDATE messages SET state = 'settled', provider = ?, response = ?, response_time = ?,
-        error = ?, model = ?, finish_reason = ?, settled_at = ?, turn = ?
+        error = ?, model = ?, finish_reason = ?, maybe_duplicate = ?, settled_at = ?, turn = ?
     WHERE seq = ?"""
 PARK = """
     UPDATE messages SET state = ?, due_at = ?, tries = ?, provider = ?, response_time = ?,
@@ -58,7 +58,7 @@ CLAIM = "UPDATE messages SET owner = ? WHERE state = 'accepted' AND NOT parks AN
 KEPT = MESSAGE.replace(
     "SELECT",
     """SELECT seq, state, owner, idempotency_key, options, parks, tries, due_at, model,
-        finish_reason,""",
+        finish_reason, maybe_duplicate,""",
 )
 KEPT_BY_ID = f"{KEPT} WHERE id = ?"
 KEPT_BY_KEY = f"{KEPT} WHERE idempotency_key = ?"

@@ -18,6 +18,7 @@ CREATE TABLE new_messages (
     error TEXT,
     model TEXT NOT NULL DEFAULT '',     -- that answered, as the provider reports it
     finish_reason TEXT NOT NULL DEFAULT '',
+    maybe_duplicate INTEGER NOT NULL DEFAULT 0,     -- 1: answered, and maybe not for the first time
     idempotency_key TEXT,               -- the caller's own; NULL: none
     options TEXT,                       -- JSON, how it was asked; NULL: as usual
     parks INTEGER NOT NULL DEFAULT 0,   -- 1: it may wait for better times

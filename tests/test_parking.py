@@ -1,0 +1,441 @@
+"""Work that can wait is kept when nobody can answer, and answered when somebody can."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ai_framework import AsyncMessageBus
+from tests.driving import assert_nothing_is_left, finished, make_bus, register
+from zejzl.errors import (
+    BadRequest,
+    BusNotRunning,
+    CircuitOpen,
+    GivenUp,
+    NoSuchRequest,
+    Parked,
+    RateLimited,
+    RequestUnderWay,
+    ServerError,
+    StoreError,
+)
+from zejzl.events import RequestParked
+from zejzl.messages import Bill, Message
+from zejzl.ports import Terms
+from zejzl.settings import Settings
+from zejzl.stores import InMemoryStore, SqliteStore
+from zejzl.testing import FakeClock, ScriptedProvider
+
+DOWN = ServerError("down", status=503)
+
+
+async def parked(bus: AsyncMessageBus, clock: FakeClock, text: str = "hello", **how: Any) -> Parked:
+    """Send something that nobody can answer at present."""
+    with pytest.raises(Parked) as ticket:
+        await finished(clock, bus.send(text, park=True, **how))
+    return ticket.value
+
+
+async def test_a_request_that_nobody_can_answer_is_parked_with_its_cause() -> None:
+    clock = FakeClock()
+    async with make_bus(clock, park_spacing=600.0) as bus:
+        await register(bus, clock, a=DOWN)
+
+        ticket = await parked(bus, clock, conversation_id="c", system="be brief")
+        (waiting,) = await bus.parked()
+
+        assert isinstance(ticket.__cause__, ServerError)
+        assert {each.provider for each in ticket.attempts} == {"a"}  # type: ignore[attr-defined]
+        assert (waiting.id, waiting.state, waiting.tries) == (ticket.id, "waiting", 0)
+        assert waiting.due_at == ticket.due_at
+        assert "down" in waiting.causes[0]
+        assert waiting.message.content == "hello"
+        assert await bus.history("c") == []
+        events = await bus.store.events(type="request_parked")
+        assert [isinstance(each, RequestParked) and each.given_up for each in events] == [False]
+        await assert_nothing_is_left(bus)
+
+
+async def test_one_that_is_refused_without_a_call_is_parked_as_well() -> None:
+    clock = FakeClock()
+    async with make_bus(clock, park_spacing=600.0) as bus:
+        (a,) = await register(bus, clock, a=DOWN)
+        for _ in range(4):
+            with pytest.raises((ServerError, CircuitOpen)):
+                await finished(clock, bus.send("hello", patience=0.0))
+        called = len(a.requests)
+
+        ticket = await parked(bus, clock, patience=0.0)
+
+        assert isinstance(ticket.__cause__, CircuitOpen)
+        assert len(a.requests) == called
+        assert [each.id for each in await bus.parked()] == [ticket.id]
+
+
+async def test_parked_work_is_answered_when_its_circuit_breaker_closes() -> None:
+    clock = FakeClock()
+    async with make_bus(clock, park_spacing=600.0) as bus:
+        (a,) = await register(bus, clock, a=DOWN)
+        ticket = await parked(
+            bus, clock, conversation_id="c", system="be brief", max_tokens=50, provider="a"
+        )
+        a.play("well again")
+
+        while bus.magic.circuit_breakers["ai_provider:a"].state != "closed":
+            await clock.advance(1.0)
+            with pytest.raises(CircuitOpen):
+                await finished(clock, bus.send("are you there?", patience=0.0))
+                raise CircuitOpen("a", 0.0)
+        reply = await finished(clock, bus.result(ticket.id, wait=10.0))
+
+        assert (reply.text, reply.provider, reply.id) == ("well again", "a", ticket.id)
+        assert not reply.maybe_duplicate
+        asked = next(each for each in a.requests[::-1] if each.content == "hello")
+        assert (asked.system, asked.max_tokens) == ("be brief", 50)
+        assert [each.response for each in await bus.history("c")] == ["well again"]
+        assert await bus.parked() == []
+        await assert_nothing_is_left(bus)
+
+
+async def test_without_news_it_is_taken_up_when_it_is_due() -> None:
+    clock = FakeClock()
+    async with make_bus(clock, park_spacing=120.0) as bus:
+        (a,) = await register(bus, clock, a=DOWN)
+        ticket = await parked(bus, clock)
+        a.play("well again")
+        await clock.advance(100.0)
+        early = [each.state for each in await bus.parked()]
+
+        await clock.advance(30.0)
+
+        assert early == ["waiting"]
+        assert (await bus.result(ticket.id)).text == "well again"
+
+
+async def test_after_as_many_tries_as_allowed_it_is_a_dead_letter_with_its_causes() -> None:
+    clock = FakeClock()
+    async with make_bus(clock, park_spacing=60.0, park_tries=2) as bus:
+        (a,) = await register(bus, clock, a=DOWN)
+        ticket = await parked(bus, clock)
+        states = []
+        for _ in range(3):
+            (found,) = await bus.parked()
+            states.append((found.state, found.tries))
+            await clock.advance(300.0)
+        called = len(a.requests)
+        await clock.advance(7200.0)
+
+        with pytest.raises(GivenUp, match="down") as given_up:
+            await bus.result(ticket.id)
+
+        assert states == [("waiting", 0), ("given up", 2), ("given up", 2)]
+        assert len(a.requests) == called
+        (dead,) = await bus.parked()
+        assert (dead.state, dead.tries, dead.due_at) == ("given up", 2, None)
+        assert dead.causes == given_up.value.causes
+        events = await bus.store.events(type="request_parked")
+        assert [getattr(each, "given_up", None) for each in events] == [False, False, True]
+
+
+async def test_a_refusal_is_no_try() -> None:
+    clock = FakeClock()
+    limited = RateLimited("too many", status=429, retry_after=3600.0)
+    async with make_bus(clock, park_spacing=5.0, park_tries=2, patience=0.0) as bus:
+        await register(bus, clock, a=limited)
+        await parked(bus, clock)
+
+        await clock.advance(1800.0)  # all the time it is paused, as its provider has asked
+
+        (found,) = await bus.parked()
+        assert (found.state, found.tries) == ("waiting", 0)
+
+
+async def test_a_dead_letter_is_replayed_with_all_its_tries() -> None:
+    clock = FakeClock()
+    async with make_bus(clock, park_spacing=60.0, park_tries=1) as bus:
+        (a,) = await register(bus, clock, a=DOWN)
+        ticket = await parked(bus, clock)
+        await clock.advance(3600.0)
+        a.play("well again")
+        await bus.magic.reset_circuit_breaker("a")
+
+        await bus.replay(ticket.id)
+        reply = await finished(clock, bus.result(ticket.id, wait=10.0))
+
+        assert reply.text == "well again"
+        assert len(reply.attempts) >= 3
+
+
+async def test_what_is_dropped_is_settled_without_an_answer() -> None:
+    clock = FakeClock()
+    async with make_bus(clock, park_spacing=600.0) as bus:
+        (a,) = await register(bus, clock, a=DOWN)
+        ticket = await parked(bus, clock)
+        called = len(a.requests)
+
+        await bus.drop(ticket.id)
+        await clock.advance(3600.0)
+
+        assert await bus.parked() == []
+        assert len(a.requests) == called
+        (message,) = await bus.store.messages()
+        assert message.error is not None and message.error.startswith("dropped by hand")
+        with pytest.raises(GivenUp, match="dropped by hand"):
+            await bus.result(ticket.id)
+
+
+@pytest.mark.parametrize("what", ["result", "replay", "drop"])
+async def test_an_unknown_ticket_is_told(what: str) -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        with pytest.raises(NoSuchRequest, match="'nobody'"):
+            await getattr(bus, what)("nobody")
+        with pytest.raises(ValueError, match="id"):
+            await getattr(bus, what)("  ")
+
+
+@pytest.mark.parametrize("what", ["replay", "drop"])
+async def test_what_was_never_parked_cannot_be_replayed_or_dropped(what: str) -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        await register(bus, clock, a=["well", None])
+        done = (await bus.send("hello")).id
+        under_way = asyncio.create_task(bus.send("hello", park=True))
+        await clock.advance(0.1)
+        (open_one,) = await bus.parked()
+
+        with pytest.raises(NoSuchRequest):
+            await getattr(bus, what)(done)
+        with pytest.raises(RequestUnderWay, match="at this moment"):
+            await getattr(bus, what)(open_one.id)
+
+        under_way.cancel()
+        await clock.advance(0.1)
+
+
+async def test_the_callers_own_mistake_is_raised_and_not_parked() -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        await register(bus, clock, a=BadRequest("no", status=400))
+
+        with pytest.raises(BadRequest):
+            await finished(clock, bus.send("hello", park=True))
+
+        assert await bus.parked() == []
+
+
+async def test_parked_work_that_proves_wrong_is_given_up_at_once() -> None:
+    clock = FakeClock()
+    async with make_bus(clock, park_spacing=60.0) as bus:
+        (a,) = await register(bus, clock, a=DOWN)
+        ticket = await parked(bus, clock)
+        a.play(BadRequest("no", status=400))
+
+        await clock.advance(600.0)
+
+        with pytest.raises(GivenUp, match="no"):
+            await bus.result(ticket.id)
+
+
+async def test_a_caller_who_leaves_does_not_park() -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        await register(bus, clock, a=[None])
+        asking = asyncio.create_task(bus.send("hello", park=True))
+        await clock.advance(0.1)
+
+        asking.cancel()
+        await clock.advance(0.1)
+
+        assert await bus.parked() == []
+        await assert_nothing_is_left(bus)
+
+
+async def test_many_are_taken_up_a_few_at_a_time() -> None:
+    clock = FakeClock()
+    async with make_bus(clock, park_spacing=60.0) as bus:
+        (a,) = await register(bus, clock, a=DOWN)
+        tickets = [await parked(bus, clock, f"question {n}", patience=0.0) for n in range(30)]
+        a.play(*(step for _ in range(40) for step in (1.0, "well again")))
+        most = 0
+        for _ in range(3000):
+            await clock.advance(0.5)
+            busy = [each for each in await bus.parked() if each.state == "under way"]
+            most = max(most, len(busy))
+            if not await bus.parked():
+                break
+
+        texts = [(await bus.result(ticket.id)).text for ticket in tickets]
+
+        assert texts == ["well again"] * 30
+        assert 1 < most <= 8
+        await assert_nothing_is_left(bus)
+
+
+async def test_the_offline_provider_answers_no_parked_work() -> None:
+    clock = FakeClock()
+    store = InMemoryStore(clock=clock)
+    async with make_bus(clock, store=store, park_spacing=60.0) as bus:
+        await register(bus, clock, a=DOWN)
+        ticket = await parked(bus, clock)
+        await bus.unregister_provider("a")
+        await clock.advance(600.0)
+        states = [each.state for each in await bus.parked()]
+
+        await register(bus, clock, b="from b")
+        await clock.advance(600.0)
+
+        assert states == ["waiting"]
+        assert (await bus.result(ticket.id)).provider == "b"
+
+
+async def test_work_for_a_provider_that_is_not_there_waits_for_it() -> None:
+    clock = FakeClock()
+    async with make_bus(clock, park_spacing=60.0, park_tries=1) as bus:
+        await register(bus, clock, a=DOWN, b="from b")
+        ticket = await parked(bus, clock, provider="a")
+        await bus.unregister_provider("a")
+        await clock.advance(600.0)
+        (waiting,) = await bus.parked()
+
+        await register(bus, clock, a="from a")
+        await clock.advance(600.0)
+
+        assert (waiting.state, waiting.tries) == ("waiting", 0)
+        assert "no provider named 'a'" in waiting.causes[-1]
+        assert (await bus.result(ticket.id)).text == "from a"
+
+
+async def test_what_is_under_way_when_the_bus_stops_waits_again() -> None:
+    clock = FakeClock()
+    store = InMemoryStore(clock=clock)
+    bus = make_bus(clock, store=store, park_spacing=60.0)
+    await bus.start()
+    (a,) = await register(bus, clock, a=DOWN)
+    ticket = await parked(bus, clock)
+    a.play(None)
+    await clock.advance(400.0)
+    while (await bus.parked())[0].state != "under way":
+        await clock.advance(1.0)
+    await finished(clock, bus.stop())
+
+    async with make_bus(clock, store=store) as again:
+        await register(again, clock, a="well again")
+        reply = await finished(clock, again.result(ticket.id, wait=10.0))
+
+    assert reply.text == "well again"
+    assert reply.maybe_duplicate
+
+
+async def test_parked_work_survives_a_restart_and_belongs_to_whoever_comes(tmp_path: Path) -> None:
+    clock = FakeClock()
+    path = tmp_path / "z.db"
+    async with AsyncMessageBus(Settings(), store=SqliteStore(path)) as bus:
+        await bus.register_provider("a", ScriptedProvider([DOWN]))
+        with pytest.raises(Parked) as ticket:
+            await bus.send("hello", park=True, patience=0.0)
+    assert clock.now() == 0.0
+
+    async with AsyncMessageBus(Settings(), store=SqliteStore(path)) as bus:
+        await bus.register_provider("a", ScriptedProvider(["well again"]))
+        await bus.replay(ticket.value.id)
+        reply = await bus.result(ticket.value.id, wait=10.0)
+
+    assert reply.text == "well again"
+
+
+async def test_what_a_dead_process_had_in_hand_is_answered_by_the_next(tmp_path: Path) -> None:
+    dead = SqliteStore(tmp_path / "z.db")
+    await dead.open()
+    asked = Message.create("hello", "user", "a", None)
+    bill = Bill(5, 5, None, settled=False)
+    await dead.accept(asked, "a", "m", terms=Terms(parks=True), bill=bill)
+    await dead.close()
+
+    async with AsyncMessageBus(Settings(), store=SqliteStore(tmp_path / "z.db")) as bus:
+        await bus.register_provider("a", ScriptedProvider(["well again"]))
+        recovered = await bus.recover()
+        reply = await bus.result(asked.id, wait=10.0)
+
+    assert recovered == []
+    assert (reply.text, reply.maybe_duplicate) == ("well again", True)
+
+
+async def test_the_result_of_any_request_is_had_by_its_id() -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        await register(bus, clock, a="well")
+        sent = await bus.send("hello")
+
+        again = await bus.result(sent.id)
+
+        assert (again.text, again.attempts, again.usage) == (sent.text, sent.attempts, sent.usage)
+
+
+async def test_there_is_no_result_yet_while_a_request_waits() -> None:
+    clock = FakeClock()
+    async with make_bus(clock, park_spacing=600.0) as bus:
+        await register(bus, clock, a=DOWN)
+        ticket = await parked(bus, clock)
+
+        with pytest.raises(Parked, match="taken up again by"):
+            await finished(clock, bus.result(ticket.id, wait=5.0))
+        with pytest.raises(ValueError, match="wait"):
+            await bus.result(ticket.id, wait=-1.0)
+
+
+async def test_a_store_that_cannot_park_leaves_the_first_cause_standing() -> None:
+    class Full(InMemoryStore):
+        def park(self, *args, **how):  # type: ignore[no-untyped-def]
+            raise StoreError("the disk is full")
+
+    clock = FakeClock()
+    async with make_bus(clock, store=Full(clock=clock)) as bus:
+        await register(bus, clock, a=DOWN)
+
+        with pytest.raises(ServerError, match="down") as raised:
+            await finished(clock, bus.send("hello", park=True))
+
+        assert any("the disk is full" in note for note in raised.value.__notes__)
+
+
+async def test_a_store_that_cannot_be_read_is_looked_at_again() -> None:
+    class Broken(InMemoryStore):
+        broken = True
+
+        async def take_parked(self, **how):  # type: ignore[no-untyped-def]
+            if self.broken:
+                raise StoreError("not now")
+            return await super().take_parked(**how)
+
+    clock = FakeClock()
+    store = Broken(clock=clock)
+    async with make_bus(clock, store=store, park_spacing=60.0) as bus:
+        (a,) = await register(bus, clock, a=DOWN)
+        ticket = await parked(bus, clock)
+        a.play("well again")
+        await clock.advance(300.0)
+        early = [each.state for each in await bus.parked()]
+
+        store.broken = False
+        await clock.advance(300.0)
+
+        assert early == ["waiting"]
+        assert (await bus.result(ticket.id)).text == "well again"
+
+
+async def test_a_bus_that_does_not_run_tells_nothing_of_parked_work() -> None:
+    bus = make_bus(FakeClock())
+
+    for asked in (bus.parked(), bus.result("x"), bus.replay("x"), bus.drop("x"), bus.costs()):
+        with pytest.raises(BusNotRunning):
+            await asked
+
+
+@pytest.mark.parametrize("park", [1, "yes", None], ids=repr)
+async def test_park_is_yes_or_no(park: object) -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        with pytest.raises(TypeError, match="park must be True or False"):
+            await bus.send("hello", park=park)  # type: ignore[arg-type]
