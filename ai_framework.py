@@ -366,7 +366,8 @@ class AsyncMessageBus(Archive):
             content, conversation_id, sender, options, key=idempotency_key, streamed=True
         )
         with self._lifecycle:
-            async with self._intake.opened(question) as begun:
+            begun = await self._intake.begin(question)
+            try:
                 if isinstance(begun, Reply):
                     yield Delta(begun.text)
                     yield Delta("", reply=begun)
@@ -374,6 +375,8 @@ class AsyncMessageBus(Archive):
                 async with aclosing(stream(begun, allow_restart=allow_restart)) as deltas:
                     async for delta in deltas:
                         yield delta
+            finally:
+                self._intake.end(question)
 
     async def _take_up(self, kept: Kept, *, waited: bool = False) -> Reply:
         """Return the answer to a question that was asked in an earlier life."""

@@ -19,7 +19,7 @@ from zejzl.messages import NOTHING, Attempt, Bill, Delta, Reply, Request, Turn, 
 from zejzl.policies.prices import Price, Prices
 from zejzl.testing import FakeClock, ScriptedProvider
 
-QUESTION = Request(content="x" * 400)  # a hundred tokens, before anything was counted
+QUESTION = 400  # bytes: a hundred tokens, before anything was counted
 PRICES = Prices(rows={"a/*": Price(1.0, 10.0)})
 
 
@@ -36,15 +36,13 @@ def test_a_question_has_the_bytes_of_all_its_parts() -> None:
 
 
 def test_a_call_is_estimated_before_it_is_made() -> None:
-    bill = ledger().estimate("a", "m", QUESTION)
+    bill = ledger().estimate("a", "m", QUESTION, None)
 
     assert bill == Bill(100, 256, (100 * 1.0 + 256 * 10.0) / 1e6, settled=False)
 
 
 def test_an_answer_is_expected_to_be_no_longer_than_its_limit() -> None:
-    asked = Request(content="x" * 400, max_tokens=5)
-
-    assert ledger().estimate("a", "m", asked).completion_tokens == 5
+    assert ledger().estimate("a", "m", QUESTION, 5).completion_tokens == 5
 
 
 def test_what_the_provider_counted_is_settled_and_learned() -> None:
@@ -54,8 +52,8 @@ def test_what_the_provider_counted_is_settled_and_learned() -> None:
     bills = [books.answered("a", "m", QUESTION, reply) for _ in range(300)]
 
     assert bills[0] == Bill(50, 20, (50 * 1.0 + 20 * 10.0) / 1e6)
-    assert books.estimate("a", "m", QUESTION).prompt_tokens == 50
-    assert books.estimate("a", "other", QUESTION).prompt_tokens == 100
+    assert books.estimate("a", "m", QUESTION, None).prompt_tokens == 50
+    assert books.estimate("a", "other", QUESTION, None).prompt_tokens == 100
 
 
 @pytest.mark.parametrize("usage", [Usage(), Usage(50, None), Usage(None, 20)], ids=str)

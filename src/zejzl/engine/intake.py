@@ -3,8 +3,7 @@
 checked ─▶ its idempotency key's turn ─▶ its conversation's turn ─▶ history ─▶ Journey
 """
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
@@ -107,7 +106,8 @@ class Intake:
         Raises:
             Parked, GivenUp: Nobody could answer, and it may wait, or has waited long enough.
         """
-        async with self.opened(question) as begun:
+        begun = await self.begin(question)
+        try:
             if isinstance(begun, Reply):
                 return begun
             try:
@@ -116,6 +116,8 @@ class Intake:
                 if begun.record.parked is not None:
                     raise begun.record.parked from why
                 raise
+        finally:
+            self.end(question)
 
     async def take_up(self, kept: Kept, *, waited: bool = False) -> Reply:
         """Return the answer to a question of an earlier life; raises what `answer` does.
@@ -128,26 +130,36 @@ class Intake:
         question.start = Start(again(kept, waited=waited), message)
         return await self.answer(question)
 
-    @asynccontextmanager
-    async def opened(self, question: Question) -> AsyncGenerator[Journey | Reply, None]:
-        """Hold the request once it is its turn: ready to go, or answered already."""
+    async def begin(self, question: Question) -> Journey | Reply:
+        """Wait for its turn, and return the request ready to go, or the answer there is already.
+
+        What it holds from then on is let go of by `end`.
+        """
         started, terms, whose = self._clock.now(), question.terms, question.conversation_id
         content, seconds = question.request.content, question.limits.deadline
-        start = question.start
-        if start is None:
-            start = await self._once.begin(terms, content, whose, seconds)
+        start = question.start or await self._once.begin(terms, content, whose, seconds)
+        if start.reply is not None:
+            question.conversation_id = None  # whose turn it did not wait for
+            return start.reply
         try:
-            if start.reply is not None:
-                yield start.reply
-                return
             await self.conversations.begin(whose, seconds)
-            try:
-                yield await self._journey(question, start, started)
-            finally:
-                self.conversations.end(whose)
-        finally:
-            if question.start is None:
-                self._once.end(terms)
+        except BaseException:
+            self._let_go(question)
+            raise
+        try:
+            return await self._journey(question, start, started)
+        except BaseException:
+            self.end(question)
+            raise
+
+    def end(self, question: Question) -> None:
+        """Let others have their turn."""
+        self.conversations.end(question.conversation_id)
+        self._let_go(question)
+
+    def _let_go(self, question: Question) -> None:
+        if question.start is None:
+            self._once.end(question.terms)
 
     async def _journey(self, question: Question, start: Start, started: float) -> Journey:
         request, chain, whose = question.request, question.chain, question.conversation_id

@@ -299,13 +299,10 @@ class Journey:
         """Write the answer to the journal and return it as the caller gets it."""
         target = pick.target
         return await self.record.settle(
-            replace(
-                reply,
-                provider=target.name,
-                model=reply.model or target.model,
-                healed=pick.number > 1 and not (reply.truncated and self._kept is not None),
-                latency_s=self.clock.now() - self._started,
-            )
+            reply,
+            target,
+            healed=pick.number > 1 and not (reply.truncated and self._kept is not None),
+            latency_s=self.clock.now() - self._started,
         )
 
     def failed(self, pick: Pick, failure: Exception) -> ProviderError:

@@ -42,19 +42,24 @@ class Ledger:
                 self._densities[provider, model] = known
         return known
 
-    def estimate(self, provider: str, model: str, request: Request) -> Bill:
-        """Return what a call will cost, as far as can be said before it is made."""
+    def estimate(self, provider: str, model: str, asked: int, max_tokens: int | None) -> Bill:
+        """Return what a call will cost, as far as can be said before it is made.
+
+        Args:
+            asked: Bytes of the question, here and below.
+            max_tokens: The answer's limit.
+        """
         density = self._density(provider, model)
-        prompt = density.prompt_tokens(octets(request))
+        prompt = density.prompt_tokens(asked)
         answer = round(density.usual)
-        if request.max_tokens is not None:
-            answer = min(answer, request.max_tokens)
+        if max_tokens is not None and max_tokens < answer:
+            answer = max_tokens
         return self._bill(provider, model, prompt, answer, settled=False)
 
-    def answered(self, provider: str, model: str, request: Request, reply: Reply) -> Bill:
+    def answered(self, provider: str, model: str, asked: int, reply: Reply) -> Bill:
         """Return what a call that was answered cost."""
         density, usage = self._density(provider, model), reply.usage
-        asked, said = octets(request), len(reply.text.encode())
+        said = octets_of(reply.text)
         prompt, answer = usage.prompt_tokens, usage.completion_tokens
         if prompt is None:
             prompt, settled = density.prompt_tokens(asked), False
@@ -68,7 +73,7 @@ class Ledger:
         return self._bill(provider, model, prompt, answer, settled=settled)
 
     def ended_badly(
-        self, provider: str, model: str, request: Request, heard: int, failure: BaseException
+        self, provider: str, model: str, asked: int, heard: int, failure: BaseException
     ) -> Bill:
         """Return what a call cost that failed or was abandoned.
 
@@ -84,7 +89,7 @@ class Ledger:
         prompt, answer = usage.prompt_tokens, usage.completion_tokens
         settled = isinstance(failure, COUNTED) and usage.total_tokens is not None
         if prompt is None:
-            prompt = density.prompt_tokens(octets(request))
+            prompt = density.prompt_tokens(asked)
         if not settled:  # a count on the way is of what was said until then
             answer = max(answer or 0, density.answer_tokens(heard))
         return self._bill(provider, model, prompt, answer or 0, settled=settled)

@@ -12,7 +12,7 @@ from typing import Any
 from zejzl.clock import Clock
 from zejzl.engine.failures import in_words
 from zejzl.engine.journal import Begun, Journal, Waiting
-from zejzl.engine.ledger import Ledger, total_cost
+from zejzl.engine.ledger import Ledger, octets, total_cost
 from zejzl.engine.targets import Pick, Target
 from zejzl.engine.waiting import Recovered
 from zejzl.errors import FailureClass, GivenUp, Parked, StoreError, StoreLocked
@@ -89,6 +89,7 @@ class Record:
         self._first = first
         self._work = work
         self._accepted = work.kept
+        self._measured: tuple[Request | None, int] = None, 0
 
     # A call ----------------------------------------------------------------------------------
 
@@ -100,7 +101,8 @@ class Record:
             SpendLimitReached: If the call may not be paid for.
         """
         target, number = pick.target, len(self._work.earlier) + pick.number
-        pick.bill = self._ledger.estimate(target.name, target.model, request)
+        asked = self._octets(request)
+        pick.bill = self._ledger.estimate(target.name, target.model, asked, request.max_tokens)
         paid = Begun(bill=pick.bill, limits=self._ledger.limits)
         name, model, journal = target.name, target.model, self._journal
         if self._accepted:
@@ -119,7 +121,8 @@ class Record:
         self, pick: Pick, request: Request, reply: Reply, outcome: str, seconds: float
     ) -> None:
         """Add a call that was answered."""
-        bill = self._ledger.answered(pick.target.name, pick.target.model, request, reply)
+        asked = self._octets(request)
+        bill = self._ledger.answered(pick.target.name, pick.target.model, asked, reply)
         self._add(pick, outcome, seconds, bill)
 
     def failed(
@@ -132,8 +135,8 @@ class Record:
         error: str,
     ) -> None:
         """Add a call that failed."""
-        name, model = pick.target.name, pick.target.model
-        bill = self._ledger.ended_badly(name, model, request, pick.heard, failure)
+        name, model, asked = pick.target.name, pick.target.model, self._octets(request)
+        bill = self._ledger.ended_badly(name, model, asked, pick.heard, failure)
         self._add(pick, outcome, seconds, bill, error)
 
     def abandoned(self, pick: Pick, request: Request) -> float:
@@ -143,6 +146,12 @@ class Record:
         self.failed(pick, request, left, FailureClass.CANCELLED.value, seconds, "")
         return seconds
 
+    def _octets(self, request: Request) -> int:
+        """Return how many bytes a question has; each is measured once."""
+        if self._measured[0] is not request:
+            self._measured = request, octets(request)
+        return self._measured[1]
+
     def _add(self, pick: Pick, outcome: str, seconds: float, bill: Bill, error: str = "") -> None:
         target, at = pick.target, utc(pick.began_at)
         self.attempts.append(
@@ -151,15 +160,31 @@ class Record:
 
     # The end ---------------------------------------------------------------------------------
 
-    async def settle(self, reply: Reply) -> Reply:
-        """Write the answer down and return it as the caller gets it."""
-        reply = replace(
-            reply,
+    async def settle(
+        self, reply: Reply, target: Target, *, healed: bool, latency_s: float
+    ) -> Reply:
+        """Write the answer down and return it as the caller gets it.
+
+        Args:
+            target: Who has given it.
+            healed: Whether it took more than one call.
+            latency_s: Seconds since the request came.
+        """
+        earlier = self._work.earlier
+        # Not `replace`, on the path of every call: it looks every field up by name.
+        reply = Reply(
+            text=reply.text,
+            provider=target.name,
+            model=reply.model or target.model,
+            usage=reply.usage,
+            finish_reason=reply.finish_reason,
             attempts=tuple(self.attempts),
+            healed=healed or bool(earlier),
+            latency_s=latency_s,
             cost_usd=total_cost(self.attempts),
-            healed=reply.healed or bool(self._work.earlier),
-            maybe_duplicate=any(not each.bill.settled for each in self._work.earlier),
+            maybe_duplicate=any(not each.bill.settled for each in earlier) if earlier else False,
             id=self.message.id,
+            request_id=reply.request_id,
         )
         self.answered = True
         try:

@@ -39,12 +39,23 @@ def check_terms(terms: Terms) -> None:
     check_texts(idempotency_key=terms.key, options=terms.options)
 
 
-def check_outcome(message: Message, attempts: Sequence[Attempt], events: Sequence[Event]) -> None:
+def check_outcome(
+    message: Message,
+    attempts: Sequence[Attempt],
+    events: Sequence[Event],
+    model: str = "",
+    finish_reason: str = "",
+) -> None:
     """Refuse an outcome that is none, or that could not be read back."""
     if message.response is None and message.error is None:
         raise ValueError(f"message {message.id!r} has neither response nor error: not an outcome")
     check_texts(
-        id=message.id, provider=message.provider, response=message.response, error=message.error
+        id=message.id,
+        provider=message.provider,
+        response=message.response,
+        error=message.error,
+        model=model,
+        finish_reason=finish_reason,
     )
     for attempt in attempts:
         check_texts(

@@ -35,7 +35,7 @@ from zejzl.stores.arguments import (
     stamp,
 )
 from zejzl.stores.rows import CommandRow, Declined, RequestRow, Tables, take_up, under_way
-from zejzl.stores.spending import Sum, change, check_spend, day_of
+from zejzl.stores.spending import account_of, change, check_spend, day_of
 
 T = TypeVar("T")
 
@@ -153,7 +153,7 @@ class InMemoryStore:
                 spent_today=sum(today),
                 spent_there=sum(there),
             )
-        rows.spending.setdefault((day, provider, model), Sum()).add(bill)
+        rows.spending[day, provider, model].add(bill)
 
     def settle(
         self,
@@ -166,8 +166,7 @@ class InMemoryStore:
         maybe_duplicate: bool = False,
     ) -> Awaitable[None]:
         rows = self._rows
-        check_outcome(message, attempts, events)
-        check_texts(model=model, finish_reason=finish_reason)
+        check_outcome(message, attempts, events, model, finish_reason)
         try:
             row = self._conclude(rows, message, attempts, "settled")
         except ValueError as refused:
@@ -198,9 +197,10 @@ class InMemoryStore:
             error=message.error,
             conversation_id=asked.conversation_id,
         )
-        now = utc(self._clock.wall())
-        for account, by in change(row.attempts.values(), attempts, now).items():
-            rows.spending.setdefault(account, Sum()).merge(by)
+        now = self._clock.wall()
+        for sign, tried in ((-1, row.attempts.values()), (1, attempts)):
+            for each in tried:
+                rows.spending[account_of(each, now)].add(each.bill, sign)
         row.attempts = dict(enumerate(attempts, 1))
         row.state = state
         return row
@@ -312,7 +312,8 @@ class InMemoryStore:
         rows = self._rows
         if conversation_id is not None:
             return [each for each in self._spent_in(rows, conversation_id) if each.day >= since]
-        return [sum.of(at) for at, sum in sorted(rows.spending.items()) if at[0] >= since]
+        spent = sorted(rows.spending.items())
+        return [sum.of(at) for at, sum in spent if at[0] >= since and sum.calls]
 
     def _spent_in(self, rows: Tables, conversation_id: str | None) -> list[Spending]:
         if conversation_id is None:
@@ -323,7 +324,7 @@ class InMemoryStore:
             if row.message.conversation_id == conversation_id
             for attempt in row.attempts.values()
         ]
-        sums = change((), tried, utc(self._clock.wall()))
+        sums = change((), tried, self._clock.wall())
         return [sum.of(account) for account, sum in sorted(sums.items())]
 
     def record(self, events: Sequence[Event]) -> Awaitable[None]:

@@ -115,8 +115,7 @@ class Requests:
         finish_reason: str = "",
         maybe_duplicate: bool = False,
     ) -> Awaitable[None]:
-        check_outcome(message, attempts, events)
-        check_texts(model=model, finish_reason=finish_reason)
+        check_outcome(message, attempts, events, model, finish_reason)
         rows = event_rows(events)
         now = utc(self._clock.wall())
 
@@ -312,7 +311,7 @@ def _begin(
     if limits is not None:
         _check_spend(connection, attempt, limits, attempt.at, conversation_id)
     connection.execute(sql.ATTEMPT, _attempt_row(seq, number, attempt, outcome=None))
-    _add(connection, change((), [attempt], attempt.at))
+    _add(connection, change((), [attempt], 0.0))
 
 
 def _check_spend(
@@ -346,7 +345,7 @@ def _conclude(
 ) -> None:
     """Replace what was written of calls that began by how they ended."""
     begun = list(map(attempt_of, connection.execute(sql.ATTEMPTS_AT, (seq,))))
-    _add(connection, change(begun, attempts, now))
+    _add(connection, change(begun, attempts, now.timestamp()))
     for number, attempt in enumerate(attempts, 1):
         row = _attempt_row(seq, number, attempt, outcome=attempt.outcome)
         connection.execute(sql.REPLACE_ATTEMPT, row)

@@ -1,6 +1,6 @@
 """What the store in memory holds: one row a message, and what lies beside them."""
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -82,7 +82,7 @@ class Tables:
     commands: dict[int, CommandRow] = field(default_factory=dict)
     last_command: int = 0
     keys: dict[str, str] = field(default_factory=dict)
-    spending: dict[Account, Sum] = field(default_factory=dict)
+    spending: dict[Account, Sum] = field(default_factory=lambda: defaultdict(Sum))
 
 
 def under_way(rows: dict[str, RequestRow], message_id: str) -> RequestRow:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from zejzl.errors import SpendLimitReached
+from zejzl.events import utc
 from zejzl.messages import Attempt, Bill
 from zejzl.ports import Spending, SpendLimits
 
@@ -38,16 +39,6 @@ class Sum:
             self.unsettled += sign
             self.unsettled_usd += sign * cost
 
-    def merge(self, by: "Sum") -> None:
-        """Add another."""
-        self.calls += by.calls
-        self.prompt_tokens += by.prompt_tokens
-        self.completion_tokens += by.completion_tokens
-        self.cost_usd += by.cost_usd
-        self.unpriced += by.unpriced
-        self.unsettled += by.unsettled
-        self.unsettled_usd += by.unsettled_usd
-
     def of(self, account: Account) -> Spending:
         """Return it as callers get it."""
         day, provider, model = account
@@ -67,22 +58,26 @@ class Sum:
 
 def day_of(moment: datetime) -> str:
     """Return the day of UTC, ISO."""
-    return moment.astimezone(UTC).date().isoformat()
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.date().isoformat()
 
 
-def change(
-    before: Iterable[Attempt], after: Iterable[Attempt], now: datetime
-) -> dict[Account, Sum]:
+def account_of(attempt: Attempt, wall: float) -> Account:
+    """Return what an attempt is counted under; `wall` where its beginning is not known."""
+    return day_of(attempt.at or utc(wall)), attempt.provider, attempt.model
+
+
+def change(before: Iterable[Attempt], after: Iterable[Attempt], wall: float) -> dict[Account, Sum]:
     """Return how the sums change when some attempts become others.
 
     Args:
-        now: The day of an attempt whose beginning is not known.
+        wall: The time of an attempt whose beginning is not known.
     """
     sums: dict[Account, Sum] = {}
     for attempts, sign in ((before, -1), (after, 1)):
         for attempt in attempts:
-            account = day_of(attempt.at or now), attempt.provider, attempt.model
-            sums.setdefault(account, Sum()).add(attempt.bill, sign)
+            sums.setdefault(account_of(attempt, wall), Sum()).add(attempt.bill, sign)
     return {account: sum for account, sum in sums.items() if sum != Sum()}
 
 
