@@ -37,7 +37,6 @@ from pathlib import Path
 from random import Random
 from statistics import NormalDist, fmean, stdev
 
-import virtual
 from machine import print_machine
 from magic_worlds import SECONDS, WORLDS, World
 from storm_stage import answer_of, asked, head
@@ -49,7 +48,7 @@ from zejzl.messages import Request
 from zejzl.providers import OpenAICompatible
 from zejzl.settings import Settings
 from zejzl.stores import InMemoryStore
-from zejzl.testing import FaultServer
+from zejzl.testing import FaultServer, virtual
 
 ARMS = ("none", "fixed", "learned")
 RATE = 12.0  # requests a second, of all arms together

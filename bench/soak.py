@@ -2,8 +2,8 @@
 
     python bench/soak.py [--minutes 10] [--rate 200] [--seed 1] [--real]
 
-Three providers, one of each wire, over real sockets, in virtual time (`virtual.py`) or with
-`--real` in the machine's. Every six seconds another fault is played for four, in the last four
+Three providers, one of each wire, over real sockets, in virtual time (`zejzl.testing.virtual`) or
+with `--real` in the machine's. Every six seconds another fault is played for four, in the last four
 seconds all are down. A third of the requests is streamed, a tenth belongs to conversations, all
 classes of criticality occur, some answers are cut at `max_tokens`, some callers leave before the
 answer or in its middle. Two processes run side by side: one at the full rate, and one at a quarter
@@ -41,7 +41,6 @@ from statistics import linear_regression
 from typing import Any
 from uuid import uuid4
 
-import virtual
 from machine import print_machine
 from storm_stage import ANSWER, ENDLESS, ERROR, PACE, answer_of
 
@@ -53,7 +52,7 @@ from zejzl.magic.acorns import REMEMBERED
 from zejzl.providers import Anthropic, Gemini, OpenAICompatible
 from zejzl.settings import Settings
 from zejzl.stores import InMemoryStore
-from zejzl.testing import Call, FaultServer, faults
+from zejzl.testing import Call, FaultServer, faults, virtual
 from zejzl.testing.behaviours import Answer, Play, Rule, WireName, pieces
 
 WIRES: dict[str, WireName] = {"a": "openai", "b": "gemini", "c": "anthropic"}

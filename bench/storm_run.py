@@ -5,8 +5,8 @@
     p50 … p99   milliseconds of all requests, of failed ones until they failed
     ampl        requests in the providers' logs per request of ours
 
-Virtual time holds no CPU time (see `virtual`): these are the latencies of decisions, and the same
-on a busy machine. What a call costs the processor is measured by `bus.py`.
+Virtual time holds no CPU time (see `zejzl.testing.virtual`): these are the latencies of decisions,
+and the same on a busy machine. What a call costs the processor is measured by `bus.py`.
 """
 
 import asyncio
@@ -20,7 +20,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import virtual
 from storm_stage import WIRES, Stage, answer_of, asked, head
 
 from ai_framework import AsyncMessageBus
@@ -28,7 +27,7 @@ from zejzl.magic import FairyMagic
 from zejzl.providers import Anthropic, OpenAICompatible
 from zejzl.settings import Settings
 from zejzl.stores import InMemoryStore
-from zejzl.testing import Call, FaultServer
+from zejzl.testing import Call, FaultServer, virtual
 from zejzl.testing.behaviours import Play
 
 SECONDS = 25.0

@@ -16,7 +16,6 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeAlias
 
-import virtual
 from storm_stage import WIRES, Stage, answer_of, asked, head
 
 from ai_framework import AsyncMessageBus
@@ -26,7 +25,7 @@ from zejzl.magic import FairyMagic
 from zejzl.providers import Anthropic, Gemini, OpenAICompatible
 from zejzl.settings import Settings
 from zejzl.stores import InMemoryStore
-from zejzl.testing import Call, FaultServer
+from zejzl.testing import Call, FaultServer, virtual
 from zejzl.testing.behaviours import Play, WireName
 
 ADAPTERS = {"openai": OpenAICompatible, "anthropic": Anthropic, "gemini": Gemini}

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Any
 
-import virtual
 from machine import print_machine
 from storms import shown
 from ten_stage import NEVER, Figures
+
+from zejzl.testing import virtual
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

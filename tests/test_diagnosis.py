@@ -141,6 +141,7 @@ def test_the_classes_that_are_treated_alike() -> None:
         (403, F.AUTH),
         (404, F.BAD_REQUEST),
         (408, F.SERVER_ERROR),
+        (409, F.SERVER_ERROR),
         (413, F.CONTEXT_OVERFLOW),
         (422, F.BAD_REQUEST),
         (429, F.RATE_LIMITED),

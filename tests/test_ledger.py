@@ -12,6 +12,7 @@ from zejzl.errors import (
     ContentFiltered,
     EmptyAnswer,
     Incomplete,
+    Malformed,
     ServerError,
     SpendLimitReached,
 )
@@ -91,6 +92,15 @@ def test_a_call_whose_end_was_not_seen_costs_what_is_known_of_it(failure: Except
     bill = ledger().ended_badly("a", "m", QUESTION, 40, failure)
 
     assert bill == Bill(100, 10, (100 * 1.0 + 10 * 10.0) / 1e6, settled=False)
+
+
+@pytest.mark.parametrize("failure", [Incomplete("cut"), Malformed("no JSON")], ids=["cut", "torn"])
+def test_an_answer_of_which_nothing_could_be_read_is_taken_to_be_as_long_as_usual(
+    failure: Exception,
+) -> None:
+    bill = ledger().ended_badly("a", "m", QUESTION, 0, failure)
+
+    assert (bill.completion_tokens, bill.settled) == (256, False)
 
 
 def test_what_was_counted_on_the_way_is_not_thrown_away() -> None:

@@ -1,12 +1,12 @@
-"""The loop whose time jumps (`bench/virtual.py`): only waiting is skipped, and nothing else."""
+"""The loop whose time jumps: only waiting is skipped, and nothing else."""
 
 import asyncio
+import threading
 import time
 
 import pytest
-import virtual
 
-from zejzl.testing import FaultServer, faults
+from zejzl.testing import FaultServer, faults, virtual
 
 
 def now() -> float:
@@ -133,3 +133,77 @@ def test_a_fault_server_lives_in_the_loops_time() -> None:
 
     assert at == pytest.approx(100.0, abs=0.01)
     assert seconds == pytest.approx(5.0, abs=0.01)
+
+
+def test_the_wall_clock_begins_where_it_is_told_and_an_hour_passes_on_it() -> None:
+    async def main() -> tuple[float, float]:
+        clock = virtual.VirtualClock()
+        began = clock.wall()
+        await clock.sleep(3_600.0)
+        return began, clock.wall() - began
+
+    began, passed = virtual.run(main(), wall=1_700_000_000.0)
+
+    assert began == 1_700_000_000.0
+    assert passed == pytest.approx(3_600.0)
+
+
+def test_the_wall_clock_begins_at_the_machines_where_nothing_is_told() -> None:
+    async def main() -> float:
+        return virtual.VirtualClock().wall()
+
+    assert virtual.run(main()) == pytest.approx(time.time(), abs=60.0)
+
+
+def test_a_virtual_clock_on_another_loop_has_no_wall() -> None:
+    async def main() -> float:
+        return virtual.VirtualClock().wall()
+
+    with pytest.raises(RuntimeError, match=r"zejzl\.testing\.virtual\.run"):
+        asyncio.run(main())
+
+
+# Sealed ------------------------------------------------------------------------------------------
+
+
+def test_a_sealed_loop_begins_at_nothing_and_tells_the_same_times_to_the_last_bit() -> None:
+    async def main() -> list[float]:
+        times = [now()]
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            times.append(now())
+        return times
+
+    found = virtual.run(main(), sealed=True)
+
+    assert found[0] == 0.0
+    assert virtual.run(main(), sealed=True) == found
+
+
+def test_in_a_sealed_loop_a_threads_work_takes_no_time() -> None:
+    async def main() -> tuple[float, int]:
+        here = threading.get_ident()
+        there = await asyncio.to_thread(threading.get_ident)
+        await asyncio.to_thread(time.sleep, 0.01)
+        return now(), there - here
+
+    assert virtual.run(main(), sealed=True) == (0.0, 0)
+
+
+def test_in_a_sealed_loop_a_threads_failure_is_raised() -> None:
+    def fail() -> None:
+        raise OSError("it broke")
+
+    async def main() -> None:
+        await asyncio.to_thread(fail)
+
+    with pytest.raises(OSError, match="it broke"):
+        virtual.run(main(), sealed=True)
+
+
+def test_a_sealed_loop_in_which_nobody_will_ever_wake_says_so() -> None:
+    async def main() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    with pytest.raises(RuntimeError, match="every task waits"):
+        virtual.run(main(), sealed=True)

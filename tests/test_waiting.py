@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
+from random import Random
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from ai_framework import AsyncMessageBus
 from tests.driving import finished, make_bus, register
 from zejzl.engine.waiting import InLine, Recovered
-from zejzl.errors import Overloaded, Rejected, ServerError, Shielded, ZejzlError
+from zejzl.errors import Overloaded, RateLimited, Rejected, ServerError, Shielded, ZejzlError
 from zejzl.magic import FairyMagic
 from zejzl.magic.lanes import Asked, Lane, Permit
 from zejzl.messages import Reply, Request
@@ -550,3 +551,15 @@ async def test_a_caller_who_leaves_the_line_at_any_turn_leaves_nothing() -> None
             assert (first.done(), leaving.cancelled()) == (True, True)
             assert counter.answered == ["0", "2"]
             assert (lane.limiter.in_flight, lane.limiter.waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_a_retry_after_of_one_second_is_waited_out_where_there_is_nobody_else(
+    seed: int,
+) -> None:
+    clock = FakeClock()
+    magic = FairyMagic(clock=clock, rng=Random(seed))
+    async with make_bus(clock, magic=magic) as bus:
+        await register(bus, clock, a=[RateLimited("slow down", status=429, retry_after=1.0), "ok"])
+
+        assert (await finished(clock, bus.send("hello"))).text == "ok"

@@ -91,7 +91,7 @@ class Settings:
         deadline: Seconds for all attempts of one request together; of a stream, up to its
             first piece.
         patience: Seconds to wait for the preferred provider before moving on, and for any when
-            there is none. None: move on at once, and wait up to a second (or the slowest
+            there is none. None: move on at once, and wait about a second (or the slowest
             provider's usual answer) when nobody can take the call.
         max_attempts: Most calls of one provider for one request.
         hedging: Whether a call whose answer is late may have a second one, of the next

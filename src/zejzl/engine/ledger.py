@@ -10,7 +10,15 @@ whether or not anybody heard the end of its answer.
 
 from collections.abc import Sequence
 
-from zejzl.errors import ConnectFailed, ContentFiltered, EmptyAnswer, ProviderError, Rejected
+from zejzl.errors import (
+    ConnectFailed,
+    ContentFiltered,
+    EmptyAnswer,
+    Incomplete,
+    Malformed,
+    ProviderError,
+    Rejected,
+)
 from zejzl.messages import NOTHING, Attempt, Bill, Reply, Request, Usage
 from zejzl.policies.density import Density
 from zejzl.policies.prices import Prices
@@ -19,6 +27,7 @@ from zejzl.settings import Settings
 
 MOST_MODELS = 1_000  # whose densities are told apart
 COUNTED = ContentFiltered, EmptyAnswer  # failures in which a whole answer came
+UNREAD = Incomplete, Malformed  # in which one came, of which nothing may be readable
 
 
 class Ledger:
@@ -92,6 +101,8 @@ class Ledger:
             prompt = density.prompt_tokens(asked)
         if not settled:  # a count on the way is of what was said until then
             answer = max(answer or 0, density.answer_tokens(heard))
+            if not answer and isinstance(failure, UNREAD):
+                answer = round(density.usual)
         return self._bill(provider, model, prompt, answer or 0, settled=settled)
 
     def _bill(self, provider: str, model: str, prompt: int, answer: int, *, settled: bool) -> Bill:

@@ -25,7 +25,7 @@ from zejzl.policies.diagnosis import THROTTLED, Diagnosis, Verdict
 from zejzl.policies.failover import dark_spacing
 
 PROVIDERS = "ai_provider"
-LEAST_PATIENCE = 1.0
+LEAST_PATIENCE = 1.35  # seconds: a Retry-After of one, the commonest, is drawn up to 1.3
 HEDGE_AFTER = 2.0  # times the moment of lateness, which is 1.5 times the learned p95
 STRAY = -2  # the token of a call that a breaker open for lateness let pass; it reports nothing
 LOW = 15.0  # of the retry budget: below it admission control closes by itself

@@ -16,12 +16,20 @@ FIRST_BYTES = 64.0  # that the first guess weighs as much as
 class Density:
     """Tokens per byte of one model's questions and answers, and the usual length of an answer."""
 
-    __slots__ = ("_answer_bytes", "_answer_tokens", "_prompt_bytes", "_prompt_tokens", "usual")
+    __slots__ = (
+        "_answer_bytes",
+        "_answer_tokens",
+        "_answers",
+        "_prompt_bytes",
+        "_prompt_tokens",
+        "usual",
+    )
 
     def __init__(self) -> None:
         self._prompt_bytes = self._answer_bytes = FIRST_BYTES
         self._prompt_tokens = self._answer_tokens = FIRST_BYTES * PER_BYTE
         self.usual = USUAL_ANSWER
+        self._answers = 0
 
     def prompt_tokens(self, octets: int) -> int:
         """Return how many tokens a question of so many bytes will be counted as."""
@@ -40,4 +48,5 @@ class Density:
         """Take in how many tokens an answer was counted as."""
         self._answer_bytes = MEMORY * self._answer_bytes + octets
         self._answer_tokens = MEMORY * self._answer_tokens + tokens
-        self.usual += (tokens - self.usual) * (1.0 - MEMORY)
+        self._answers += 1
+        self.usual += (tokens - self.usual) * max(1.0 - MEMORY, 1.0 / self._answers)

@@ -138,7 +138,7 @@ def classify_status(status: int) -> FailureClass:
             return F.RATE_LIMITED
         case 503 | 529:
             return F.OVERLOADED
-        case 408:
+        case 408 | 409:  # it took too long, or came too early: the vendors' own clients ask again
             return F.SERVER_ERROR
         case 413:
             return F.CONTEXT_OVERFLOW

@@ -32,6 +32,7 @@ Kind = Literal[
     "quota_exhausted",
     "rate_limited",
 ]
+Place: TypeAlias = int | Callable[[bytes], int]  # bytes of a body; given the body, if a function
 Seconds: TypeAlias = float | Callable[[], float] | None  # drawn, if a function; None: for ever
 
 CANONICAL = (
@@ -126,12 +127,16 @@ class Break:
     Attributes:
         how: What happens.
         after: Words that are sent before; None: not even a header is.
+        at: Bytes of the body that are sent before, in place of `after`, for those that end it:
+            "cut" (FIN), "reset" (RST) and "end" (the response ends in good order). A function is
+            given the whole body.
         seconds: How long a stall lasts; None: for ever.
         error: The error of an error event.
     """
 
-    how: Literal["cut", "reset", "stall", "malformed", "error"]
+    how: Literal["cut", "reset", "end", "stall", "malformed", "error"]
     after: int | None = None
+    at: Place | None = None
     seconds: float | None = None
     error: Refusal | None = None
 
@@ -148,6 +153,9 @@ class Answer:
         delay: Seconds before anything is sent; None: for ever.
         first_token: Seconds between the headers and the first word; None: for ever.
         pace: Seconds between words; a plain answer is delayed by their sum.
+        line_end: What ends the lines of a stream.
+        escaped: Whether JSON is written in ASCII alone.
+        charset: How the body is encoded, whatever its header says.
         broken: What goes wrong.
     """
 
@@ -158,6 +166,9 @@ class Answer:
     delay: Seconds = 0.0
     first_token: Seconds = 0.0
     pace: Seconds = 0.0
+    line_end: str = "\n"
+    escaped: bool = False
+    charset: str = "utf-8"
     broken: Break | None = None
 
 

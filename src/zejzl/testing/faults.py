@@ -20,6 +20,7 @@ from zejzl.testing.behaviours import (
     Capacity,
     Kind,
     Page,
+    Place,
     Play,
     Refusal,
     Rule,
@@ -111,6 +112,21 @@ def cut(after: int = 40) -> Answer:
     return _broken("cut", Break(how="cut", after=after))
 
 
+def cut_at(
+    place: Place, text: str = CANONICAL, *, how: Literal["cut", "reset", "end"] = "cut"
+) -> Answer:
+    """The body stops after so many bytes: inside an event, a character, a line end, anywhere.
+
+    Args:
+        place: The bytes that are sent; a function is given the whole body. Beyond the body's end
+            is its end, without what HTTP sends after it.
+        text: The answer.
+        how: The connection is closed ("cut"), reset ("reset"), or the response ends in good order
+            ("end"), as through a proxy that has noticed nothing.
+    """
+    return replace(ok(text), name="cut_at", broken=Break(how=how, at=place))
+
+
 def stall(after: int = 20, *, seconds: float | None = None) -> Answer:
     """Nothing follows `after` words for `seconds` (None: for ever); then the rest does."""
     return _broken("stall", Break(how="stall", after=after, seconds=seconds))
@@ -135,6 +151,20 @@ def error_event(after: int = 20, *, error: Refusal | None = None) -> Answer:
 def slow_first_token(seconds: float) -> Answer:
     """Headers at once, the first word after `seconds`, the rest with it."""
     return replace(ok(first_token=seconds), name="slow_first_token")
+
+
+def dressed(
+    answer: Answer, *, line_end: str = "\n", escaped: bool = False, charset: str = "utf-8"
+) -> Answer:
+    """The same answer, written in another way.
+
+    Args:
+        answer: A good one, or one that breaks.
+        line_end: What ends the lines of a stream: the standard allows "\\r\\n" and "\\r", too.
+        escaped: In ASCII, with an escape for every other character, as some servers write JSON.
+        charset: Python's name of an encoding; the header says UTF-8 all the same.
+    """
+    return replace(answer, line_end=line_end, escaped=escaped, charset=charset)
 
 
 # ── No answer ────────────────────────────────────────────────────────────────────────────────────

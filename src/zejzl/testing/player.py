@@ -21,7 +21,7 @@ from zejzl.testing.behaviours import (
     Seconds,
     pieces,
 )
-from zejzl.testing.wires import Json, Wire
+from zejzl.testing.wires import Json, Wire, ascii_only
 
 Part: TypeAlias = tuple[bytes, bool]  # what to send, and whether it is a word
 
@@ -82,7 +82,8 @@ class Player:
                     return await self.play(play.then)
             case Answer():
                 await pause(play.delay)
-                if play.broken is not None and play.broken.after is None:
+                broken = play.broken
+                if broken is not None and broken.after is broken.at is None:
                     return self._drop(web.Response(), reset=True)
                 return self._json(self._models) if call.probe else await self._answer(play)
 
@@ -111,19 +112,23 @@ class Player:
         call.status = 200
         body = b"".join(data for data, _ in parts)
         if how is None and pace == answer.first_token == 0:
-            call.words = len(answer.words)
+            call.words = sum(is_word for _, is_word in parts)
             whole = web.Response(body=body, headers=self._headers())  # leaves in one write
             if call.stream:
                 whole.enable_chunked_encoding()
             return whole
         out = web.StreamResponse(headers=self._headers())
-        if not call.stream and (how != "cut" or stop < len(parts)):
+        if not call.stream and how != "end" and (how != "cut" or stop < len(parts)):
             out.content_length = len(body)
         else:
             out.enable_chunked_encoding()
         await out.prepare(self._request)
         await pause(answer.first_token)
-        await self._write(out, parts[:stop], pace)
+        if broken is not None and broken.at is not None:
+            limit = broken.at(body) if callable(broken.at) else broken.at
+            await self._write_bytes(out, parts, limit, ends=how == "end")
+        else:
+            await self._write(out, parts[:stop], pace)
         if how == "cut" or how == "reset":
             await asyncio.sleep(SETTLE)
             return self._drop(out, reset=how == "reset")
@@ -146,11 +151,23 @@ class Player:
             del words[broken.after :]
             end = self._wire.error_event(broken.error, call)
         parts = [(frames.head, False), *((word, True) for word in words), (end, False)]
+        if answer.escaped or answer.line_end != "\n" or answer.charset != "utf-8":
+            parts = [(self._dressed(data, answer), is_word) for data, is_word in parts]
+        if broken is not None and broken.at is not None:
+            return parts, 0, broken.how
         if broken is not None and broken.how in ("cut", "reset", "stall"):
             return parts, min(broken.after or 0, len(words)) + 1, broken.how
         if not answer.sentinel and not frames.sentinel and answer.finish is not None:
             return parts, len(parts), "cut"  # the only end mark to withhold is HTTP's own
         return parts, len(parts), None
+
+    def _dressed(self, data: bytes, answer: Answer) -> bytes:
+        """Return a part of the body in the answer's own way of writing."""
+        if answer.escaped:
+            data = ascii_only(data)
+        if self._call.stream:  # a line end that is part of the answer is escaped
+            data = data.replace(b"\n", answer.line_end.encode())
+        return data.decode().encode(answer.charset, "replace")
 
     def _headers(self) -> dict[str, str]:
         kind = "text/event-stream" if self._call.stream else "application/json"
@@ -167,6 +184,23 @@ class Player:
             if is_word:
                 self._call.words += 1
                 await pause(pace)
+
+    async def _write_bytes(
+        self, out: web.StreamResponse, parts: Sequence[Part], limit: int, *, ends: bool
+    ) -> None:
+        """Send the first `limit` bytes; of a chunk that is not to end, its whole length is told."""
+        for data, is_word in parts:
+            if len(data) > limit:
+                transport = self._request.transport
+                if not out.chunked or ends or transport is None:
+                    await out.write(data[:limit])
+                else:
+                    transport.write(f"{len(data):x}\r\n".encode() + data[:limit])
+                return
+            limit -= len(data)
+            if data:
+                await out.write(data)
+            self._call.words += is_word
 
     def _drop(self, out: web.StreamResponse, *, reset: bool) -> web.StreamResponse:
         """Close the connection; aiohttp notices and forgets the response."""

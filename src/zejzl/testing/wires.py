@@ -92,7 +92,23 @@ def event(data: Json, name: str = "") -> bytes:
 
 @lru_cache(maxsize=512)
 def _quoted(words: tuple[str, ...]) -> tuple[bytes, ...]:
-    return tuple(json.dumps(word).encode() for word in words)
+    return tuple(map(_json_string, words))
+
+
+def _json_string(word: str) -> bytes:
+    """Return a word as the vendors write it: UTF-8, and escaped only what JSON wants escaped."""
+    try:
+        return json.dumps(word, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which only an escape can carry
+        return json.dumps(word).encode()
+
+
+def ascii_only(data: bytes) -> bytes:
+    """Return JSON, or a stream of it, with every character beyond ASCII escaped."""
+    return b"".join(
+        char.encode() if char.isascii() else json.dumps(char)[1:-1].encode()
+        for char in data.decode()
+    )
 
 
 def around(template: bytes, words: Sequence[str]) -> tuple[list[bytes], bytes]:
