@@ -38,6 +38,7 @@ from zejzl.engine.lifecycle import Lifecycle
 from zejzl.engine.options import Options
 from zejzl.engine.parking import ParkedRequest, ParkedWork
 from zejzl.engine.probes import store_answers
+from zejzl.engine.quotas import Quotas
 from zejzl.engine.record import Engine
 from zejzl.engine.recovery import RecoveredRequest, Recovery
 from zejzl.engine.registry import Registry
@@ -100,12 +101,15 @@ class AsyncMessageBus(Archive):
         )
         self._lifecycle = Lifecycle(self._clock)
         self._channels = Channels(self.settings.subscriber_queue)
-        persistence = self.magic.circuit_breakers["persistence"]
-        self._journal = Journal(self.store, persistence, self._clock)
         spacing = Spacing(tries=self.settings.park_tries, first=self.settings.park_spacing)
-        self._ledger = Ledger(spend_limits(self.settings))
         self._engine = Engine(
-            self._clock, self.magic, self._journal, Recovered(), self._ledger, spacing
+            clock=self._clock,
+            magic=self.magic,
+            journal=Journal(self.store, self.magic.circuit_breakers["persistence"], self._clock),
+            recovered=Recovered(),
+            ledger=Ledger(spend_limits(self.settings)),
+            spacing=spacing,
+            quotas=Quotas(self.store, self._clock, self.settings.rate_limits),
         )
         self._intake = Intake(
             self._engine, self._registry, self.store, self.settings, self._on_request
@@ -160,7 +164,7 @@ class AsyncMessageBus(Archive):
             await self._stop()  # what a cancelled stop has left
             self._lifecycle.started = True
             try:
-                self._ledger.prices = load(self.settings.prices)
+                self._engine.ledger.prices = load(self.settings.prices)
                 await self.store.open()
                 await self._learned.recall()
                 self._lifecycle.running = True
@@ -185,7 +189,8 @@ class AsyncMessageBus(Archive):
     async def _stop(self) -> None:
         if not self._lifecycle.started:
             return
-        self._parking.let_go()
+        self._lifecycle.running = False
+        await self._parking.close()
         if not await self._lifecycle.drain(self.settings.deadline):
             log.warning("stopped with %d requests under way", self._lifecycle.requests)
         await self._channels.close()
@@ -432,6 +437,7 @@ class AsyncMessageBus(Archive):
             "requests": self._requests,
             "under_way": self._lifecycle.requests,
             "providers": self.providers,
+            "rate_limits": self._engine.quotas.status(),
             "magic": await self.magic.get_system_status(),
         }
 

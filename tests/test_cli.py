@@ -51,6 +51,8 @@ READING = [
     ("rituals",),
     ("preferences",),
     ("recover",),
+    ("costs",),
+    ("parked",),
 ]
 
 
@@ -774,7 +776,8 @@ def test_a_second_ctrl_c_at_the_prompt_leaves(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("status",), ("history",), ("heal",), ("rituals",), ("preferences",)]
+    "words",
+    [("status",), ("history",), ("heal",), ("rituals",), ("preferences",), ("costs",), ("parked",)],
 )
 def test_looking_makes_no_database(shell: Shell, words: tuple[str, ...]) -> None:
     assert shell(*words).code == 0

@@ -139,7 +139,7 @@ def test_a_sum_with_an_unknown_price_is_not_known() -> None:
 async def test_every_attempt_of_a_reply_has_its_bill_and_all_of_them_its_cost() -> None:
     clock = FakeClock()
     async with make_bus(clock) as bus:
-        bus._ledger.prices = Prices(rows={"a/*": Price(1.0, 1.0), "b/*": Price(2.0, 4.0)})
+        bus._engine.ledger.prices = Prices(rows={"a/*": Price(1.0, 1.0), "b/*": Price(2.0, 4.0)})
         await register(bus, clock, a=("half of it", Incomplete("cut")), b="all of it")
 
         async def streamed() -> list[Delta]:
@@ -178,7 +178,7 @@ async def test_a_call_that_lost_a_race_and_one_whose_caller_left_are_in_the_ledg
 async def test_a_request_beyond_the_days_limit_is_refused_before_it_is_sent() -> None:
     clock = FakeClock()
     async with make_bus(clock, spend_limit_day=0.001) as bus:
-        bus._ledger.prices = Prices(rows={"a/*": Price(1.0, 100.0)})
+        bus._engine.ledger.prices = Prices(rows={"a/*": Price(1.0, 100.0)})
         (a,) = await register(bus, clock, a="well")
 
         with pytest.raises(SpendLimitReached, match="day"):
@@ -192,7 +192,8 @@ async def test_a_request_beyond_the_days_limit_is_refused_before_it_is_sent() ->
 async def test_a_retry_that_may_not_be_paid_for_leaves_the_first_cause_standing() -> None:
     clock = FakeClock()
     async with make_bus(clock, spend_limit_conversation=0.0001) as bus:
-        bus._ledger.prices = Prices(rows={"a/*": Price(0.0, 100.0), "b/*": Price(0.0, 1000.0)})
+        rows = {"a/*": Price(0.0, 100.0), "b/*": Price(0.0, 1000.0)}
+        bus._engine.ledger.prices = Prices(rows=rows)
         a, b = await register(bus, clock, a=ServerError("broken", status=500), b="dear")
 
         with pytest.raises(ServerError, match="broken") as raised:

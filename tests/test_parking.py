@@ -439,3 +439,89 @@ async def test_park_is_yes_or_no(park: object) -> None:
     async with make_bus(clock) as bus:
         with pytest.raises(TypeError, match="park must be True or False"):
             await bus.send("hello", park=park)  # type: ignore[arg-type]
+
+
+async def test_a_bus_that_lives_for_one_question_takes_nothing_up() -> None:
+    clock = FakeClock()
+    store = InMemoryStore(clock=clock)
+    async with make_bus(clock, store=store, park_spacing=1.0) as bus:
+        await register(bus, clock, a=DOWN)
+        ticket = await parked(bus, clock, patience=0.0)
+    await clock.advance(600.0)
+
+    for _ in range(3):
+        async with make_bus(clock, store=store) as bus:
+            (a,) = await register(bus, clock, a="well")
+            await bus.send("another question")
+            assert [each.content for each in a.requests] == ["another question"]
+
+    async with make_bus(clock, store=store) as bus:
+        await register(bus, clock, a="well")
+        await clock.advance(6.0)
+        assert (await bus.result(ticket.id)).text == "well"
+
+
+async def test_a_stop_lets_what_is_under_way_end_if_that_is_soon() -> None:
+    clock = FakeClock()
+    store = InMemoryStore(clock=clock)
+    bus = make_bus(clock, store=store, park_spacing=60.0)
+    await bus.start()
+    (a,) = await register(bus, clock, a=DOWN)
+    ticket = await parked(bus, clock)
+    a.play(3.0, "late")
+    await bus.magic.reset_circuit_breaker("a")
+    await bus.replay(ticket.id)
+    await clock.advance(1.0)
+
+    await finished(clock, bus.stop())
+
+    async with make_bus(clock, store=store) as again:
+        assert (await again.result(ticket.id)).text == "late"
+
+
+async def test_what_a_stop_has_interrupted_keeps_its_last_cause(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    store = SqliteStore(tmp_path / "z.db", clock=clock)
+    bus = make_bus(clock, store=store, park_spacing=60.0, patience=0.0)
+    await bus.start()
+    (a,) = await register(bus, clock, a=DOWN)
+    sending = asyncio.create_task(bus.send("hello", park=True))
+    while not sending.done():
+        await clock.advance(0.01)
+        await asyncio.sleep(0.001)
+    with pytest.raises(Parked) as ticket:
+        await sending
+    a.play(None)
+    await bus.magic.reset_circuit_breaker("a")
+    await bus.replay(ticket.value.id)
+    while len(a.requests) < 2:
+        await asyncio.sleep(0.001)
+    stopping = asyncio.create_task(bus.stop())
+    while not stopping.done():
+        await clock.advance(1.0)
+        await asyncio.sleep(0.001)
+    await stopping
+
+    await store.open()
+    (kept,) = await store.parked()
+    await store.close()
+    assert kept.state == "parked"
+    assert kept.message.error is not None and "down" in kept.message.error
+    assert not caplog.records
+
+
+async def test_a_cause_is_told_once_and_in_the_words_of_its_failure() -> None:
+    clock = FakeClock()
+    async with make_bus(clock, park_spacing=600.0, max_attempts=1, patience=0.0) as bus:
+        await register(bus, clock, a=DOWN)
+        ticket = await parked(bus, clock)
+
+        with pytest.raises(Parked) as told:
+            await bus.result(ticket.id)
+        (waiting,) = await bus.parked()
+
+        assert len(waiting.causes) == 1
+        assert "parked: parked" not in str(told.value)
+        assert str(told.value).count("down") == 1

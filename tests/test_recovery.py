@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ai_framework import AsyncMessageBus
-from zejzl.errors import ServerError
+from zejzl.errors import Rejected, ServerError
 from zejzl.events import RequestRecovered
 from zejzl.messages import Bill, Message
 from zejzl.ports import Terms
@@ -126,11 +126,25 @@ async def test_one_whose_provider_is_gone_is_settled_with_that_reason(tmp_path: 
     path = tmp_path / "z.db"
     await left_by_the_dead(path, asked("one"), terms=Terms(options='{"provider": "gone"}'))
     async with bus_on(path) as bus:
+        await bus.register_provider("other", ScriptedProvider(["not asked"]))
         (found,) = await bus.recover(resend=True)
 
         assert found.message.error is not None and "no provider named 'gone'" in found.message.error
         assert await bus.store.check() == []
         assert await bus.recover() == []
+
+
+async def test_where_nobody_but_offline_is_there_nothing_is_asked_and_nothing_settled(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "z.db"
+    await left_by_the_dead(path, asked("one", "c"))
+    async with bus_on(path) as bus:
+        with pytest.raises(Rejected, match="register a provider first"):
+            await bus.recover(resend=True)
+
+        assert await bus.history("c") == []
+        assert [each.message.content for each in await bus.recover()] == ["one"]
 
 
 async def test_a_recovery_that_was_cancelled_goes_on_at_the_next(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@
     │   ├── ConversationBusy    an earlier turn took until the deadline; also a TimeoutError
     │   └── BusNotRunning       before start(), after stop() or in another event loop
     ├── Parked                  kept until somebody can answer; `id` is its ticket
-    ├── GivenUp                 parked work that was tried as often as it may be
+    ├── GivenUp                 it has no answer and is tried no more; `causes` tell why
     ├── ProviderError           sent, and it failed
     │   ├── Transient           may work if tried again, here or elsewhere
     │   │   ├── RateLimited     429
@@ -206,8 +206,8 @@ class NoSuchRequest(Rejected, LookupError):
         id: The id asked for.
     """
 
-    def __init__(self, id: str) -> None:
-        super().__init__(f"no request with the id {id!r} is kept: it may be older than retention")
+    def __init__(self, id: str, why: str = "it may be older than retention") -> None:
+        super().__init__(f"no such request as {id!r}: {why}")
         self.id = id
 
 
@@ -235,7 +235,9 @@ class Parked(ZejzlError):
     """
 
     def __init__(self, id: str, tries: int, due_at: datetime | None, reason: str) -> None:
-        when = f"taken up again by {due_at:%H:%M:%S} UTC" if due_at else "under way again"
+        when = "under way again"
+        if due_at is not None:
+            when = f"taken up again by {due_at:%Y-%m-%d %H:%M:%S} UTC"
         super().__init__(f"parked as {id}, {when}: {reason}")
         self.id = id
         self.tries = tries
@@ -243,21 +245,22 @@ class Parked(ZejzlError):
 
 
 class GivenUp(ZejzlError):
-    """Parked work was tried as often as it may be: it is a dead letter now.
+    """It has no answer and is tried no more: parked work, as a rule, that is a dead letter now.
 
     Attributes:
         id: The request's: `bus.replay(id)` tries it again, `bus.drop(id)` forgets it.
-        causes: What each try failed with, oldest first.
+        causes: What it failed with, oldest first.
+        over: Whether it is over for good: it failed, or was dropped.
     """
 
-    def __init__(self, id: str, causes: tuple[str, ...]) -> None:
+    def __init__(self, id: str, causes: tuple[str, ...], *, over: bool = False) -> None:
         said = causes[-1] if causes else "no cause is known"
-        super().__init__(
-            f"request {id} was given up after {len(causes)} failures, the last one: {said}; "
-            "replay it when that is mended, or drop it"
-        )
+        what = "ended without an answer" if over else "was given up"
+        then = "" if over else "; replay it when that is mended, or drop it"
+        super().__init__(f"request {id} {what}: {said}{then}")
         self.id = id
         self.causes = causes
+        self.over = over
 
 
 class ProviderError(ZejzlError):

@@ -240,8 +240,15 @@ class Store(Protocol):
         bill: Bill = NOTHING,
         terms: Terms = USUAL_TERMS,
         limits: SpendLimits | None = None,
+        at: datetime | None = None,
     ) -> Awaitable[None]:
         """Journal a request together with its first attempt, before anything is sent.
+
+        Args:
+            bill: What the attempt will cost, about.
+            terms: What is kept with the request.
+            limits: What may be spent.
+            at: When the attempt begins; None: now.
 
         Raises:
             ValueError: If a message of that id exists.
@@ -258,6 +265,7 @@ class Store(Protocol):
         *,
         bill: Bill = NOTHING,
         limits: SpendLimits | None = None,
+        at: datetime | None = None,
     ) -> Awaitable[None]:
         """Journal that attempt `number` (from 2) begins; raises `SpendLimitReached` as `accept`."""
 

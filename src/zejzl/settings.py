@@ -64,6 +64,19 @@ NO_KEY = Secret("")
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimit:
+    """How much a provider, or one of its models, may be asked in a minute; None is no limit.
+
+    Attributes:
+        requests: Calls.
+        tokens: Of questions and answers together.
+    """
+
+    requests: int | None = None
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class VendorSettings:
     """What is set of one built-in vendor; None leaves it to the vendor table."""
 
@@ -111,6 +124,8 @@ class Settings:
         spend_limit_conversation: USD that may be spent in one conversation; None is no limit.
         park_tries: How often parked work is taken up again in vain before it is given up.
         park_spacing: Seconds before its first try; each further wait is twice as long.
+        rate_limits: Most calls and tokens a minute, by provider or "provider/model"; all who use
+            the store share them. As text: "claude=50/40000, claude/opus=5": calls, or calls/tokens.
         vendors: What is set of the built-in vendors, by name.
     """
 
@@ -136,6 +151,7 @@ class Settings:
     spend_limit_conversation: float | None = None
     park_tries: int = 8
     park_spacing: float = 30.0
+    rate_limits: Mapping[str, RateLimit] = field(default_factory=dict)
     vendors: Mapping[str, VendorSettings] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -179,6 +195,7 @@ class Settings:
             _check_provider("default_provider", self.default_provider)
         if self.failover is not None:
             object.__setattr__(self, "failover", _providers("failover", self.failover))
+        object.__setattr__(self, "rate_limits", _rate_limits(self.rate_limits))
         if not isinstance(self.vendors, Mapping):
             raise SettingsError("vendors", "must be a table of vendors")
         vendors = {vendor: _vendor(vendor, of) for vendor, of in self.vendors.items()}
@@ -361,7 +378,7 @@ def _validated(cls: type[Settings], found: dict[str, Any]) -> Settings:
     values: dict[str, Any] = {}
     hints: dict[str, Any] = {item.name: item.type for item in fields(cls)}
     for name, value in found.items():
-        if name == "vendors":  # they check themselves
+        if name in ("vendors", "rate_limits"):  # they check themselves
             values[name] = value
             continue
         if isinstance(value, bool) and hints[name] != "bool" and hints[name] is not bool:
@@ -409,4 +426,58 @@ def _vendor(vendor: str, of: object) -> VendorSettings:
         raise SettingsError(f"{path}.api_key", wrong)
     if url is not None and not url.startswith(("http://", "https://")):
         raise SettingsError(f"{path}.base_url", f"must start with http:// or https://, not {url!r}")
+    return made
+
+
+def _rate_limits(value: object) -> dict[str, RateLimit]:
+    """Return rate limits by name, from a table or from text."""
+    if isinstance(value, str):
+        value = dict(_from_words(value))
+    if not isinstance(value, Mapping):
+        raise SettingsError("rate_limits", "must be a table of names and limits")
+    made = {name: _rate_limit(name, of) for name, of in value.items()}
+    return {name.strip().lower(): limit for name, limit in made.items()}
+
+
+def _from_words(text: str) -> Iterator[tuple[str, RateLimit]]:
+    """Yield what "name=calls/tokens, name=calls" says."""
+    for part in text.split(","):
+        name, sign, counts = part.partition("=")
+        calls, _, tokens = counts.partition("/")
+        if not part.strip() or part.strip().lower() in ("none", "off"):
+            continue
+        try:
+            limits = [int(count) if count.strip() else None for count in (calls, tokens)]
+        except ValueError:
+            limits = []
+        if not sign or not limits:
+            raise SettingsError(
+                "rate_limits", f"must be like claude=50/40000 (calls/tokens), not {_shown(part)}"
+            )
+        yield name.strip(), RateLimit(*limits)
+
+
+def _rate_limit(name: object, of: object) -> RateLimit:
+    path = f"rate_limits.{name}"
+    if not isinstance(name, str) or not name.strip(" /"):
+        raise SettingsError("rate_limits", "needs the name of a provider, or of provider/model")
+    known = [item.name for item in fields(RateLimit)]
+    if isinstance(of, RateLimit):
+        of = {name: getattr(of, name) for name in known}
+    if not isinstance(of, Mapping):
+        raise SettingsError(path, f"must be a table of {', '.join(known)}")
+    unknown = next((name for name in of if name not in known), None)
+    if unknown is not None:
+        raise SettingsError(f"{path}.{unknown}", f"unknown; known: {', '.join(known)}")
+    for what, count in of.items():
+        if count == 0 and not isinstance(count, bool):
+            raise SettingsError(
+                f"{path}.{what}",
+                "a limit of 0 would wait for ever: leave the provider out of `failover` instead",
+            )
+        if count is not None:
+            check_count(f"{path}.{what}", count)
+    made = RateLimit(**of)
+    if made == RateLimit():
+        raise SettingsError(path, f"sets no limit: give {' or '.join(known)}")
     return made

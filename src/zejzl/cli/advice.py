@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from shlex import quote
 
 from zejzl import errors
 from zejzl.errors import FailureClass
@@ -53,6 +54,7 @@ CHAT = Place(
 
 LATER = "try again later{place.or_others}"
 KEY = "check {key} in the environment or .env"
+PRICE = "add its price: `{zejzl} costs --help` shows how"
 DEADLINE = 60.0  # seconds, where nothing else is set
 MODEL = "check the model's name ({place.model})"
 
@@ -60,7 +62,19 @@ MODEL = "check the model's name ({place.model})"
 _ADVICE: tuple[tuple[type[BaseException], str], ...] = (
     (errors.SettingsError, "correct it in the environment, .env or zejzl.toml"),
     (errors.NoSuchProvider, "see `{zejzl} providers` for who can be asked and which keys to set"),
+    (errors.NoSuchRequest, "see `{zejzl} parked` for what waits, `{zejzl} history --all` for all"),
+    (errors.RequestUnderWay, "wait for its end, then do the same again"),
+    (errors.Parked, "`{zejzl} parked --result {id}` shows the answer once there is one"),
+    (
+        errors.GivenUp,
+        "`{zejzl} parked --replay {id}` tries it again, `{zejzl} parked --drop {id}` forgets it",
+    ),
     (errors.ConversationBusy, "wait for the earlier answer, or {place.anew}"),
+    (
+        errors.SpendLimitReached,
+        "`{zejzl} costs` shows what was spent; the limits are ZEJZL_SPEND_LIMIT_DAY and "
+        "ZEJZL_SPEND_LIMIT_CONVERSATION",
+    ),
     (errors.CircuitOpen, LATER),
     (errors.RateLimited, LATER),
     (errors.ProviderOverloaded, LATER),
@@ -89,7 +103,8 @@ def advice(problem: BaseException, place: Place, zejzl: str) -> list[str]:
     """
     who = getattr(problem, "provider", "") or getattr(problem, "name", "")
     keys = " or ".join(VENDOR_KEYS.get(who, ("its key",)))
-    return [said.format(place=place, zejzl=zejzl, key=keys) for said in _fitting(problem, place)]
+    words = {"place": place, "zejzl": zejzl, "key": keys, "id": quote(getattr(problem, "id", ""))}
+    return [said.format(**words) for said in _fitting(problem, place)]
 
 
 def _fitting(problem: BaseException, place: Place) -> Iterator[str]:
@@ -106,6 +121,8 @@ def _fitting(problem: BaseException, place: Place) -> Iterator[str]:
         yield f"{LATER}, or let it wait so long: {{place.patience}} {seconds}{longer}"
     elif isinstance(problem, errors.CircuitOpen) and _key_refused(problem):
         yield f"{KEY}{{place.or_others}}"
+    elif isinstance(problem, errors.SpendLimitReached) and "no price" in problem.reason:
+        yield PRICE
     elif isinstance(problem, errors.BadRequest) and problem.status == 404:
         yield MODEL + ", and whether the address should end in /v1: `{zejzl} providers` shows both"
     else:

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from textwrap import indent
 from uuid import uuid4
 
-from ai_framework import AsyncMessageBus
+from ai_framework import OFFLINE, AsyncMessageBus
 from zejzl.cli.advice import CHAT
 from zejzl.cli.reports import breaker_state
-from zejzl.cli.terminal import WELL, Terminal, counted, moment
+from zejzl.cli.terminal import WELL, Terminal, counted, moment, word
 from zejzl.engine.tokens import count_all
 from zejzl.errors import NoSuchProvider, StoreError
 from zejzl.messages import Message, Reply
+from zejzl.policies.diagnosis import Remedy
 
 HISTORY_SHOWN = 10
 HELP = """\
@@ -47,10 +48,16 @@ class Asking:
     deadline: float | None = None
     patience: float | None = None
     failover: bool | tuple[str, ...] | None = None
+    idempotency_key: str | None = None
+    park: bool = False
 
     def options(self) -> dict[str, object]:
-        """Return the keyword arguments of `send` and `stream`."""
+        """Return the keyword arguments of `send`."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def streamed(self) -> dict[str, object]:
+        """Return the keyword arguments of `stream`: nobody waits for a stream that may be late."""
+        return {name: value for name, value in self.options().items() if name != "park"}
 
 
 async def ask(
@@ -73,11 +80,31 @@ async def ask(
         if isinstance(problem.reply, Reply) and not streams:
             _show(terminal, problem.reply)
         raise
+    _notes(terminal, reply)
+    return reply
+
+
+def show_answer(terminal: Terminal, reply: Reply) -> None:
+    """Print an answer, and on stderr what was done for it."""
+    _show(terminal, reply)
+    _notes(terminal, reply)
+
+
+def _notes(terminal: Terminal, reply: Reply) -> None:
     if reply.healed:
         terminal.note(f"healed: {healing(reply)}")
     if reply.truncated:
         terminal.note("the answer stopped at its token limit: --max-tokens, ZEJZL_MAX_TOKENS")
-    return reply
+    if reply.maybe_duplicate:
+        terminal.note("a provider may have answered this before: it may be paid for twice")
+
+
+def check_models(bus: AsyncMessageBus) -> None:
+    """Raise ValueError unless the bus has anybody to ask but the offline stand-in."""
+    if OFFLINE in bus.providers:
+        nobody = ValueError("nobody can be asked: no provider's key is set")
+        nobody.add_note(f"→ `{word()} providers` lists the keys")
+        raise nobody
 
 
 def _show(terminal: Terminal, reply: Reply) -> None:
@@ -90,7 +117,7 @@ async def _streamed(
 ) -> Reply:
     written = ""
     reply: Reply | None = None
-    pieces = bus.stream(question, **asking.options())  # type: ignore[arg-type]
+    pieces = bus.stream(question, **asking.streamed())  # type: ignore[arg-type]
     try:
         async with aclosing(pieces):
             async for piece in pieces:
@@ -110,7 +137,8 @@ async def _streamed(
 def healing(reply: Reply) -> str:
     """Return who failed on the way to an answer and what was done, in one line."""
     steps = [
-        f"{tried.provider} failed ({tried.outcome}), {then.remedy} → "
+        f"{tried.provider} failed ({tried.outcome}), "
+        f"{'asked again later' if then.remedy == Remedy.FIRST else then.remedy} → "
         for tried, then in zip(reply.attempts, reply.attempts[1:], strict=False)
     ]
     return f"{''.join(steps)}{reply.provider} answered, {reply.latency_s:.1f} s in all"

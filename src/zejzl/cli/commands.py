@@ -8,12 +8,14 @@ import sys
 from collections.abc import Coroutine
 from contextlib import suppress
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from zejzl.cli.group import EVERYBODY, FAILOVER, Work, command, of_bus, shown, zejzl
 from zejzl.cli.terminal import FAILED, UNHEALTHY, WELL, Terminal, word
+from zejzl.errors import Parked
 from zejzl.events import to_json
 from zejzl.settings import VENDOR_KEYS, Settings
 
@@ -76,6 +78,8 @@ def _question(words: tuple[str, ...]) -> str:
 @click.option("-p", "--provider", help="Who is to answer, and nobody else; NAME or NAME/MODEL.")
 @click.option("-c", "--conversation", help="Remember the turns under this name.")
 @click.option("--stream/--no-stream", default=None, help="Show the answer while it comes.")
+@click.option("--park", is_flag=True, help="Keep it where nobody can answer at present.")
+@click.option("--key", help="Your own name for it: asked again under that, it is answered once.")
 @asking
 def ask(
     terminal: Terminal,
@@ -83,18 +87,28 @@ def ask(
     provider: str | None,
     conversation: str | None,
     stream: bool | None,
+    park: bool,
+    key: str | None,
     **how: Any,
 ) -> Coroutine[None, None, int]:
     """Ask one question and print the answer.
 
     The question is WORDS, what is piped in, or both: WORDS, a blank line, and what is piped in.
+
+    With --park, one that nobody can answer at present is kept, as you asked for: the exit code
+    is 0, stdout stays empty (it is for answers; with --json: {"parked": …}), and stderr tells
+    the ticket. The command parked has the answer later.
     """
+    if park and stream:
+        raise click.UsageError("--park and --stream exclude each other: nobody waits for a stream")
     return _ask(
         terminal,
         _question(words),
-        stream=sys.stdout.isatty() if stream is None else stream,
+        stream=sys.stdout.isatty() and not park if stream is None else stream,
         provider=provider,
         conversation_id=conversation,
+        park=park,
+        idempotency_key=key,
         **how,
     )
 
@@ -104,8 +118,16 @@ async def _ask(terminal: Terminal, question: str, *, stream: bool, **how: Any) -
     from zejzl.cli.chat import Asking
     from zejzl.cli.chat import ask as ask_once
 
-    async with AsyncMessageBus() as bus:
-        reply = await ask_once(terminal, bus, question, Asking(**how), streams=stream)
+    asking = Asking(**how)
+    try:
+        async with AsyncMessageBus() as bus:
+            reply = await ask_once(terminal, bus, question, asking, streams=stream)
+    except Parked as ticket:
+        if not asking.park:
+            raise
+        from zejzl.cli.parked import tell_ticket
+
+        return await tell_ticket(terminal, Settings.from_env(), ticket)
     if terminal.as_json:
         terminal.json(reply)
     return WELL
@@ -408,26 +430,37 @@ async def preferences(terminal: Terminal, bus: str) -> int:
     return shown(terminal, found, controls.show_preferences)
 
 
-@command("recover")
-async def recover(terminal: Terminal) -> int:
-    """Settle what was in flight when a process died.
+@command("replay")
+@click.argument("incident", required=False)
+@click.option(
+    "--since", metavar="TIME", help="What the database has since then; or 2h: so long ago."
+)
+@click.option("--until", metavar="TIME", help="And before then.")
+@click.option("--stream", is_flag=True, help="The answers of that time were streamed.")
+@click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting.")
+@click.option(
+    "--against", multiple=True, metavar="NAME=VALUE,…", help="Compare with these; may be repeated."
+)
+@click.option("--save", type=click.Path(path_type=Path), help="Keep the incident as a TOML file.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Repeats the same chance.")
+def replay(
+    terminal: Terminal,
+    incident: str | None,
+    since: str | None,
+    until: str | None,
+    stream: bool,
+    **how: Any,
+) -> int:
+    """Show what other settings would have made of an incident.
 
-    Each request is shown with whether its provider may have answered (and been paid) already.
+    INCIDENT is a TOML script, or `last`: the newest failures that the database has, or --since.
+    It is simulated: no provider is asked, and an hour takes seconds.
     """
-    from ai_framework import AsyncMessageBus
-    from zejzl.cli import chat
+    from zejzl.cli.replay import Span
+    from zejzl.cli.replay import replay as play
 
-    async with AsyncMessageBus() as bus:
-        found = await bus.recover()
-    if terminal.as_json:
-        terminal.json(found)
-    elif not found:
-        terminal.say("nothing was left in flight")
-    for one in found if not terminal.as_json else ():
-        terminal.say(chat.told(one.message))
-        if one.maybe_duplicate:
-            terminal.say("  its provider may have answered: asking again may pay twice", "yellow")
-    return WELL
+    span = Span(incident=incident, since=since, until=until, stream=stream)
+    return play(terminal, span, **how)
 
 
 @command("demo")
@@ -448,3 +481,7 @@ async def demo(terminal: Terminal, seconds: float, seed: int) -> int:
     from zejzl.cli import demo as show
 
     return await show.run(terminal, seconds=seconds, seed=seed)
+
+
+# The help lists the commands in the order in which they are made: these come after those above.
+from zejzl.cli import requests as requests  # noqa: E402

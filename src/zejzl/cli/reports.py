@@ -7,17 +7,19 @@ look at.
 import json
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from zejzl.cli.terminal import Terminal, age, amount, facts, in_brief, moment, number, word
+from zejzl.cli.terminal import Terminal, age, amount, facts, in_brief, moment, number, usd, word
 from zejzl.clock import Clock, SystemClock
-from zejzl.events import UNTRIED, RecoveryRecorded
+from zejzl.engine.parking import STATES
+from zejzl.events import UNTRIED, RecoveryRecorded, utc
 from zejzl.messages import Message
+from zejzl.ports import Kept, Spending
 from zejzl.settings import Settings
 from zejzl.stores import SqliteStore
 
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 
 PROVIDER = "ai_provider:"  # begins the name of a provider's circuit breaker
 UNDER_WAY = "under way"
+INTERRUPTED = "interrupted"  # it was under way when its process died; a bus takes it up again
 RECENT = 1_000  # newest messages and recoveries that the counts are about
 LAST = 5  # newest recoveries that are shown
 SHORT = 8  # letters of a bus's id that tell it from others
@@ -81,7 +84,12 @@ class StatusReport:
         running: Whether a bus runs.
         bytes: Size of the database's files.
         buses: Those that run; without any, the one that was seen last.
-        messages: How the newest messages (at most 1,000) ended: answered, failed, under way.
+        messages: How the newest messages (at most 1,000) ended: answered, failed, under way, or
+            parked.
+        parked: Parked work (of the oldest 1,000) by state: waiting, interrupted, under way, or
+            given up.
+        spent_today_usd: What this day of UTC has cost, as far as prices are known.
+        spend_limit_day_usd: The setting `spend_limit_day`.
         recoveries: Of the newest (at most 1,000) that were tried, how many helped, and all.
         last_recoveries: The newest of them, newest first.
     """
@@ -92,6 +100,9 @@ class StatusReport:
     buses: Sequence[BusReport] = ()
     messages: Mapping[str, int] = field(default_factory=dict)
     failures: Sequence[Message] = ()
+    parked: Mapping[str, int] = field(default_factory=dict)
+    spent_today_usd: float = 0.0
+    spend_limit_day_usd: float | None = None
     recoveries: Mapping[str, int] = field(default_factory=lambda: {"all": 0, "helped": 0})
     last_recoveries: Sequence[RecoveryRecorded] = ()
 
@@ -137,22 +148,29 @@ async def status(settings: Settings) -> StatusReport:
     path = settings.home / "zejzl.db"
     async with kept(settings) as store:
         if store is None:
-            return StatusReport(path=path)
+            return StatusReport(path=path, spend_limit_day_usd=settings.spend_limit_day)
         seen = await buses(store)
         messages = await store.messages(limit=RECENT)
         newest = await recoveries(store)
+        states = {one.message.id: state_of(one) for one in await store.parked()}
+        today = utc(SystemClock().wall()).date().isoformat()
+        spent = spent_on(await store.spending(since=today), today)
         size = sum(
             file.stat().st_size for file in path.parent.glob(f"{path.name}*") if file.is_file()
         )
     helped, tried = counts(newest)
-    failures = [message for message in messages if message.error is not None]
+    ends = [_ending(message, states.get(message.id)) for message in messages]
+    failures = [message for message, end in zip(messages, ends, strict=True) if end == "failed"]
     return StatusReport(
         running=any(bus.running for bus in seen),
         path=path,
         bytes=size,
         buses=[bus for bus in seen if bus.running] or seen[:1],
-        messages=dict(Counter(map(_ending, messages))),
+        messages=dict(Counter(ends)),
         failures=failures[:-4:-1],
+        parked=dict(Counter(states.values())),
+        spent_today_usd=spent,
+        spend_limit_day_usd=settings.spend_limit_day,
         recoveries={"all": tried, "helped": helped},
         last_recoveries=newest[:LAST],
     )
@@ -164,9 +182,26 @@ def breaker_state(status: Mapping[str, object]) -> str:
     return "paused" if state == "closed" and status.get("paused") else state
 
 
-def _ending(message: Message) -> str:
+def state_of(kept: Kept) -> str:
+    """Return what is told of parked work."""
+    return INTERRUPTED if kept.abandoned else STATES[kept.state]
+
+
+def spent_on(spent: Iterable[Spending], day: str) -> float:
+    """Return the USD that a day has cost."""
+    return sum((one.cost_usd for one in spent if one.day == day), 0.0)
+
+
+def _ending(message: Message, parked: str | None) -> str:
+    """Return how a message ended, in a word.
+
+    Args:
+        parked: Its state where it is parked work.
+    """
     if message.response is not None:
         return "answered"
+    if parked in ("waiting", INTERRUPTED):
+        return "parked"
     return "failed" if message.error is not None else UNDER_WAY
 
 
@@ -186,6 +221,13 @@ def show_status(terminal: Terminal, found: StatusReport) -> None:
         said[f"newest {found.recoveries['all']:,} remedies"] = (
             f"{found.recoveries['helped']} helped; `{word()} heal` lists them"
         )
+    if found.parked:
+        states = ", ".join(f"{count:,} {state}" for state, count in sorted(found.parked.items()))
+        said["parked work"] = f"{states}; `{word()} parked` lists it"
+    if found.spent_today_usd:
+        limit = found.spend_limit_day_usd
+        of = f" of ${limit:g}" if limit is not None else ""
+        said["spent today (UTC)"] = f"${usd(found.spent_today_usd)}{of}; `{word()} costs` has more"
     terminal.say("\n".join(facts(said)))
     if not found.running and found.messages.get(UNDER_WAY):
         terminal.say(f"`{word()} recover` settles what a dead process left under way")

@@ -34,14 +34,18 @@ WELL, FAILED, USAGE, UNHEALTHY, INTERRUPTED = 0, 1, 2, 3, 130
 ROOT = Path(__file__).resolve().parents[3]  # where start.sh lies, in a clone
 PIPED_WIDTH = 10_000  # columns of what is no terminal: nothing is wrapped or cut there
 GAP = 2  # columns between those of a table
-FOLDED = 19  # a table may fold words that are longer, such as addresses
+FOLDED = 18  # a table may fold words that are longer, such as addresses
+BRIEFEST = 12  # columns that a text keeps which is cut so that its row has one line
+BAR, LEAST_BAR = 20, 5  # columns of the longest bar beside a table, and of one worth drawing
+EIGHTHS = "▏▎▍▌▋▊▉█"
+LEAST_USD = 0.0001  # the smallest amount that is shown to people
 
 _EXPECTED = (errors.ZejzlError, ValueError, TypeError, ImportError, OSError)  # they say it all
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _STYLES = {
     **dict.fromkeys(["ok", "closed", "running", "yes", "intact"], "green"),
-    **dict.fromkeys(["half_open", "paused", "slow", "limited"], "yellow"),
-    **dict.fromkeys(["failed", "open", "died", "no", "cut"], "red"),
+    **dict.fromkeys(["half_open", "paused", "slow", "limited", "interrupted"], "yellow"),
+    **dict.fromkeys(["failed", "open", "died", "no", "cut", "given up"], "red"),
     **dict.fromkeys(["changed", "missing", "copy damaged"], "red"),
     **dict.fromkeys(["no key", "–"], "dim"),
 }
@@ -92,7 +96,7 @@ def age(seconds: float) -> str:
 
 def exit_code(problem: BaseException) -> int:
     """Return the exit code for a failure: 2 where the command or a setting must be corrected."""
-    usage = ValueError, TypeError, errors.NoSuchProvider
+    usage = ValueError, TypeError, errors.NoSuchProvider, errors.NoSuchRequest
     return USAGE if isinstance(problem, usage) else FAILED
 
 
@@ -105,7 +109,7 @@ def explained(problem: BaseException, *, verbose: bool = False, place: Place = S
     lines += [f"  {line(note)}" for note in getattr(problem, "__notes__", ())]
     if verbose:
         lines += [f"  {said}" for said in map(_attempt, enumerate(_attempts(problem), 1))]
-    return lines + [f"  → {said}" for said in advice(problem, place, word())]
+    return lines + [f"  → {line(said)}" for said in advice(problem, place, word())]
 
 
 def told(problem: BaseException) -> dict[str, object]:
@@ -238,6 +242,8 @@ class Terminal:
         rows: Iterable[Sequence[object]],
         *,
         right: Sequence[str] = (),
+        brief: Sequence[str] = (),
+        bars: Sequence[float] = (),
     ) -> None:
         """Print a table.
 
@@ -245,10 +251,15 @@ class Terminal:
             columns: Their headings.
             rows: Their cells; a cell's style comes from its word.
             right: Headings of the columns that hold numbers.
+            brief: Headings of the columns whose texts are cut where they have no room.
+            bars: A share of 1 for each row, drawn beside it where a terminal has room for that.
         """
         console = self.aside
+        cells = [[line(str(cell)) for cell in row] for row in rows]
+        if console.is_terminal and not console.options.ascii_only and any(bars):
+            columns, cells = _with_bars(columns, cells, bars, console.width)
         with console.capture() as rendered:
-            console.print(in_columns(columns, rows, right=right, room=console.width))
+            console.print(in_columns(columns, cells, right=right, brief=brief, room=console.width))
         # Without the blanks that fill the last column.
         console.file.writelines(f"{row.rstrip()}\n" for row in rendered.get().splitlines())
         console.file.flush()
@@ -285,33 +296,84 @@ def in_columns(
     rows: Iterable[Sequence[object]],
     *,
     right: Sequence[str] = (),
+    brief: Sequence[str] = (),
     room: int,
 ) -> "Table | Text":
     """Return a table for rich to print; see `Terminal.table`.
 
     Nothing is left out. Where `room`, the terminal's columns, is short, the widest columns are
-    folded; where not even their words have room, each row becomes a few lines.
+    folded; where not even their words have room, each row becomes a few lines. A table with
+    columns that are `brief` is not folded: these alone are cut.
     """
     from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
     cells = [[line(str(cell)) for cell in row] for row in rows]
-    wide = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
+    wide = _wide(columns, cells)
     least = [
         max(min(cell_len(word), FOLDED) for text in column for word in text.split() or [""])
         for column in zip(columns, *cells, strict=True)
     ]
-    room -= GAP * (len(columns) - 1)
-    if sum(least) > room:
+    if brief:
+        least = [
+            min(width, BRIEFEST) if name in brief else width
+            for name, width in zip(columns, wide, strict=True)
+        ]
+    left = room - GAP * (len(columns) - 1)
+    in_lines = sum(least) > left
+    widths = _narrowed(wide, least, left)
+    if brief:
+        alone = [room - cell_len(f"{name}: ") for name in columns]
+        cells = [_cut(columns, row, brief, alone if in_lines else widths) for row in cells]
+    if in_lines:
         return Text("\n\n".join(_in_lines(columns, row) for row in cells))
     made = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
-    for name, width in zip(columns, _narrowed(wide, least, room), strict=True):
+    for name, width in zip(columns, widths, strict=True):
         side: Literal["left", "right"] = "right" if name in right else "left"
         made.add_column(Text(name), justify=side, width=width, overflow="fold")
     for row in cells:
         made.add_row(*(Text(text, _STYLES.get(text, "")) for text in row))
     return made
+
+
+def _wide(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
+    """Return how many columns of a terminal the columns of a table take."""
+    from rich.cells import cell_len
+
+    return [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
+
+
+def _cut(
+    columns: Sequence[str], row: Sequence[str], brief: Sequence[str], widths: Sequence[int]
+) -> list[str]:
+    """Return a row whose cells in the columns `brief` are not wider than they may be."""
+    from rich.text import Text
+
+    cut = []
+    for name, text, width in zip(columns, row, widths, strict=True):
+        shown = Text(text)
+        if name in brief:
+            shown.truncate(width, overflow="ellipsis")
+        cut.append(shown.plain)
+    return cut
+
+
+def _with_bars(
+    columns: Sequence[str], cells: list[list[str]], bars: Sequence[float], room: int
+) -> tuple[list[str], list[list[str]]]:
+    """Return a table with a bar beside each row, or as it is where there is no room for that."""
+    size = min(BAR, room - sum(_wide(columns, cells)) - GAP * len(columns))
+    if size < LEAST_BAR:
+        return list(columns), cells
+    drawn = zip(cells, bars, strict=True)
+    return [*columns, ""], [[*row, _bar(share, size)] for row, share in drawn]
+
+
+def _bar(share: float, size: int) -> str:
+    """Return a bar; one of more than nothing is seen."""
+    eighths = max(round(share * size * 8), 1 if share > 0.0 else 0)
+    return EIGHTHS[-1] * (eighths // 8) + (EIGHTHS[eighths % 8 - 1] if eighths % 8 else "")
 
 
 def _narrowed(wide: Sequence[int], least: Sequence[int], room: int) -> list[int]:
@@ -341,6 +403,13 @@ def number(value: object, form: str) -> str:
 def amount(value: object) -> float:
     """Return a number; 0 where there is none."""
     return float(value) if isinstance(value, int | float) else 0.0
+
+
+def usd(amount: float) -> str:
+    """Return money as people read it, in USD."""
+    if 0.0 < amount < LEAST_USD:
+        return f"<{LEAST_USD}"
+    return f"{amount:,.4f}" if amount < 100.0 else f"{amount:,.2f}"
 
 
 def facts(pairs: Mapping[str, object]) -> list[str]:

@@ -6,6 +6,7 @@ from zejzl.engine.arguments import checked_text, checked_wait
 from zejzl.engine.lifecycle import Lifecycle
 from zejzl.engine.parking import ParkedRequest, ParkedWork
 from zejzl.engine.recovery import RecoveredRequest, Recovery, Resend
+from zejzl.errors import Rejected
 from zejzl.messages import Message, Reply
 from zejzl.ports import Spending, Store
 
@@ -86,6 +87,11 @@ class Archive:
 
         Args:
             resend: Ask once more for each, as it was asked, and settle it with the answer.
+
+        Raises:
+            Rejected: If there is nobody to ask but `offline`.
         """
         self._lifecycle.check()
+        if resend and not self._parking.has_whom_to_ask:
+            raise Rejected("nobody can be asked: register a provider first, then recover")
         return await self._recovery.run(self._take_up if resend else None)

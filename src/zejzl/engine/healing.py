@@ -8,9 +8,10 @@ An extra call is paid from the retry budget; a refusal is free.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from zejzl.clock import Clock
+from zejzl.engine.entrance import Entrance
 from zejzl.engine.targets import Means, Pick, Target
 from zejzl.engine.waiting import InLine, Recovered
 from zejzl.errors import (
@@ -23,24 +24,21 @@ from zejzl.errors import (
     words,
 )
 from zejzl.magic import FairyMagic
-from zejzl.magic.lanes import Full, Lane, Permit, Raised
+from zejzl.magic.lanes import Lane
 from zejzl.policies.admission import LINE, Criticality
-from zejzl.policies.breaker import Refused, State
 from zejzl.policies.budget import Cost
 from zejzl.policies.diagnosis import HOPELESS, ONCE_MORE, Diagnosis, Remedy
-from zejzl.policies.failover import cost_of
 
 LEAST_NAP = 0.001
 LEAST_WAIT = 0.1  # that is asked of a caller who found no place
 DOUBT = 2.0  # an expected wait may turn out longer: others overtake, limits shrink
-INCOME_NAP = 0.25  # between looks at a retry budget that is short
 
 
 class Healer:
     """Finds the next call for one request.
 
     Args:
-        size: Returns how long the prompt is at present, in characters.
+        entrance: Where it gets leave to call one.
     """
 
     def __init__(
@@ -50,7 +48,7 @@ class Healer:
         recovered: Recovered,
         chain: Sequence[Target],
         means: Means,
-        size: Callable[[], int],
+        entrance: Entrance,
     ) -> None:
         self._magic = magic
         self._gate = magic.gate
@@ -58,28 +56,23 @@ class Healer:
         self._recovered = recovered
         self._chain = chain
         self._means = means
-        self._size = size
+        self._entrance = entrance
+        self._enter = entrance.enter
+        self.note = entrance.note
         self._persistent = means.patience is not None
         self._patience = means.patience
-        self._calls = 0
         self._failed: Target | None = None
         self._was_well = True
         self._diagnosis: Diagnosis | None = None
         self._failure: ProviderError | None = None
         self._tried: set[str] = set()
         self._can_shrink = False
-        self._one_too_many = False
         self._in_line: InLine | None = None
-        self._probing = False  # whether this may change at any moment
-        self._full: list[Lane] = []  # those that are well and have no place
-        self._raised: Raised | None = None
         self._overloaded: Overloaded | None = None  # why waiting for a place is in vain
-        self._notes: dict[str, str] = {}
-        self.retry_after = float("inf")
 
     async def next(self) -> Pick | None:
         """Return the next call, once it may be made; None: there is none, see `notes`."""
-        self._notes = {}
+        self._entrance.forget_notes()
         if self._diagnosis is None:
             return await self._first()
         failed, target = self._diagnosis, self._failed
@@ -128,7 +121,7 @@ class Healer:
         self._can_shrink = can_shrink
         target.last = diagnosis.failure_class
         target.asked_to_wait = diagnosis.retry_after is not None
-        self._one_too_many = too_many
+        self._entrance.failed, self._entrance.one_too_many = target, too_many
         # The line for a place is wait enough.
         wait = 0.0 if too_many else self._gate.backoff(target.calls + 1, diagnosis)
         target.not_before = self._clock.now() + wait
@@ -150,12 +143,13 @@ class Healer:
     def refusal(self) -> Rejected:
         """Why not even a first call could be made."""
         first = self._chain[0]
-        if self._raised is not None:
-            return Shielded(first.name, *self._raised)
+        raised = self._entrance.raised
+        if raised is not None:
+            return Shielded(first.name, *raised)
         if self._overloaded is not None:
             return self._overloaded
         reason = "; ".join(self.notes) or "nobody could be called"
-        refused = CircuitOpen(first.name, self.retry_after, reason)
+        refused = CircuitOpen(first.name, self._entrance.retry_after, reason)
         if first.breaker.last_error:
             refused.add_note(f"the last failure of {first.name}: {first.breaker.last_error}")
         return refused
@@ -259,6 +253,15 @@ class Healer:
             last: Whether nobody else can be asked after these: then a place is worth waiting
                 for until the deadline.
         """
+        try:
+            return await self._waited_for(targets, remedy, last=last)
+        finally:
+            self._entrance.let_go()
+
+    async def _waited_for(
+        self, targets: Sequence[Target], remedy: str, *, last: bool
+    ) -> Pick | None:
+        entrance = self._entrance
         place: Lane | None = None
         while True:
             found = self._enter(targets, remedy, place=place)
@@ -270,32 +273,59 @@ class Healer:
             now = self._clock.now()
             left = self._means.ends - now
             limit = min(self._patience, left)
-            if self._full and (last or limit > 0.0):
+            worth_it = last or limit > 0.0
+            if entrance.limited and worth_it and await self._turn_ahead(left if last else limit):
+                continue
+            if entrance.full and worth_it:
                 if self._shed(left):
                     return None
                 longest = left if last else limit
-                place = await self._in_line_for(self._full, min(longest, found))
+                place = await self._in_line_for(entrance.full, min(longest, found))
                 if place is not None and self._in_vain(place):
                     self._gate.release(place)
                     return None
                 if not last:
                     self._patience -= self._clock.now() - now
                 continue
-            if self._raised is not None and not self._probing:
+            if entrance.raised is not None and not entrance.probing:
                 return None
             if last and any(target.breaker.rule.only_slow for target in targets):
                 # For those who have nobody else, one that is only slow is better than nobody.
                 pick = _only_pick(self._enter(targets, remedy, nobody_else=True))
                 if pick is not None:
                     return pick
-            if self._probing:  # it may come back at any moment
+            turn_comes = last and entrance.held is not None
+            if turn_comes:  # that is worth waiting for until the deadline, as a place is
+                limit = left
+            if entrance.probing:  # it may come back at any moment
                 found = min(found, limit)
             if found > limit or limit <= 0.0:
                 if math.isfinite(found):
                     self.note(f"no longer wait than {max(0.0, limit):.1f} s (patience, deadline)")
                 return None
             await self._recovered.wait(self._clock, max(LEAST_NAP, found))
-            self._patience -= self._clock.now() - now
+            if not turn_comes:
+                self._patience -= self._clock.now() - now
+
+    async def _turn_ahead(self, seconds: float) -> bool:
+        """Take a turn with the one whose rate limit wants the shortest wait; False: too late."""
+        wait, target = min(self._entrance.limited, key=lambda each: each[0])
+        began = self._clock.now()
+        try:
+            async with self._clock.timeout(seconds if seconds < math.inf else None):
+                wait = await self._entrance.reserve(target, seconds)
+        except TimeoutError:
+            wait = max(LEAST_WAIT, self._clock.now() - began)
+        else:
+            if wait <= seconds:
+                return True
+        reason = (
+            f"its rate limit lets the next call begin in {wait:.1f} s, "
+            f"and {max(0.0, seconds):.1f} s are left for that"
+        )
+        self._overloaded = Overloaded(target.name, max(LEAST_WAIT, wait), reason)
+        self.note(f"{target.name}: {reason}")
+        return False
 
     async def _in_line_for(self, lanes: Sequence[Lane], seconds: float) -> Lane | None:
         if self._in_line is None:
@@ -310,7 +340,7 @@ class Healer:
             (
                 (target.lane.limiter.expected_wait(asked.criticality, usual), usual, target)
                 for target in self._chain
-                if target.lane in self._full
+                if target.lane in self._entrance.full
                 for usual in (target.breaker.latency(0.5) or 0.0,)
             ),
             key=lambda each: each[:2],
@@ -346,110 +376,10 @@ class Healer:
         self._overloaded = Overloaded(place.name, max(LEAST_WAIT, usual), reason)
         return True
 
-    def _enter(
-        self,
-        targets: Sequence[Target],
-        remedy: str,
-        *,
-        at_once: bool = False,
-        any_size: bool = False,
-        nobody_else: bool = False,
-        place: Lane | None = None,
-        price: float | None = None,
-    ) -> Pick | float:
-        """Return a call of the first of `targets` that may be called now.
-
-        Else the seconds until one may be; infinity where waiting will not help.
-
-        Args:
-            place: A lane a place of which was handed over; it goes back if it is not used.
-        """
-        now = self._clock.now()
-        self._probing, self._raised = False, None
-        self._full = []
-        soonest = float("inf")
-        pick: Pick | None = None
-        for target in targets:
-            if not self._eligible(target, any_size):
-                continue
-            if target.not_before > now and not at_once:
-                self.note(f"{target.name}: next call in {target.not_before - now:.1f} s")
-                soonest = min(soonest, target.not_before - now)
-                continue
-            cost = self._cost(target) if price is None else price
-            wait = self._gate.affordable_in(cost) if cost else 0.0
-            if wait > 0.0:
-                self.note(self._gate.short_of(cost))
-                self._probing = True  # the income of others' successes is not foreseen
-                soonest = min(soonest, wait, INCOME_NAP)
-                continue
-            found = self._gate.acquire(
-                target.breaker,
-                target.lane,
-                self._means.asked,
-                first=target is self._chain[0],
-                again=target.turned_away,
-                placed=target.lane is place,
-                nobody_else=nobody_else,
-            )
-            if isinstance(found, Permit):
-                if found.placed and target.lane is place:
-                    place = None
-                self._gate.pay(cost)
-                self._calls += 1
-                target.calls += 1
-                pick = Pick(target, found, str(remedy), cost, self._calls, now)
-                break
-            soonest = min(soonest, self._turned_away(target, found))
-        if place is not None:
-            self._gate.release(place)
-        return pick if pick is not None else soonest
-
-    def _turned_away(self, target: Target, refused: Refused) -> float:
-        """Take in why a provider let nobody in; return the seconds until it may."""
-        if isinstance(refused, Full):
-            self.note(f"{target.name} is full: {refused.reason}")
-            self._full.append(target.lane)
-            return float("inf")
-        if isinstance(refused, Raised):
-            self._raised = refused
-            self.note(f"{target.name}: {refused.reason}")
-            return float("inf")
-        target.turned_away = True
-        self.note(f"{target.name}: {refused.reason}, for {refused.retry_after:.1f} s")
-        self.retry_after = min(self.retry_after, refused.retry_after)
-        self._probing |= target.breaker.state is State.HALF_OPEN
-        return refused.retry_after
-
-    def _eligible(self, target: Target, any_size: bool) -> bool:
-        """Return whether a call there could succeed at all."""
-        if target.hopeless:
-            return False
-        if target.seat.gone:
-            self.note(f"{target.name} was unregistered")
-            return False
-        if target.calls >= self._means.max_attempts:
-            self.note(f"{target.name} was called {target.calls} times (max_attempts)")
-            return False
-        if not any_size and target.context.refused < math.inf and not target.calls:
-            size = self._size()
-            if target.context.too_long(size) and any(
-                not (other.hopeless or other.context.too_long(size)) for other in self._chain
-            ):
-                self.note(f"{target.name}: its model has refused shorter prompts")
-                return False
-        return True
-
-    def _cost(self, target: Target) -> float:
-        if not self._calls:
-            return 0.0
-        cost = cost_of(
-            target.last,
-            waited=target.asked_to_wait,
-            diverted=self._failed is not None and not self._failed.breaker.available(),
-            one_too_many=self._one_too_many,
-        )
-        return float(cost)
+    @property
+    def notes(self) -> list[str]:
+        """Why no (further) call was made, in words for the error."""
+        return self._entrance.notes
 
     def _too_late(self) -> bool:
         if self._clock.now() < self._means.ends:
@@ -462,15 +392,6 @@ class Healer:
         """Seconds to the deadline; None: there is none."""
         left = self._means.ends - self._clock.now()
         return left if left < math.inf else None
-
-    @property
-    def notes(self) -> list[str]:
-        """Why no (further) call was made, in words for the error."""
-        return list(self._notes.values())
-
-    def note(self, text: str) -> None:
-        """Keep a reason; the newest of each kind and provider."""
-        self._notes[text.partition(":")[0].partition(" is full")[0]] = text
 
 
 def _only_pick(found: Pick | float) -> Pick | None:

@@ -13,7 +13,7 @@ from zejzl.engine.call import call
 from zejzl.engine.history import fitting
 from zejzl.engine.journal import Conversations
 from zejzl.engine.journey import Journey, Limits
-from zejzl.engine.once import Once, Start, again
+from zejzl.engine.once import FRESH, Once, Start, again
 from zejzl.engine.options import Options, usual_limits
 from zejzl.engine.record import Engine
 from zejzl.engine.registry import Registry
@@ -21,7 +21,7 @@ from zejzl.engine.targets import Target
 from zejzl.events import utc
 from zejzl.magic.lanes import Asked
 from zejzl.messages import Message, Reply, Request, Turn
-from zejzl.ports import Kept, Store, Terms
+from zejzl.ports import USUAL_TERMS, Kept, Store, Terms
 from zejzl.settings import Settings
 
 
@@ -97,7 +97,9 @@ class Intake:
             limits=options.limits(self._usual_limits),
             asked=options.asked(conversation_id, streamed=streamed, critical=critical),
             chain=self._registry.chain(options.provider, options.failover, options.model),
-            terms=options.terms(key, parks),  # the last: only what is right can be written down
+            terms=options.terms(
+                key, parks, streamed=streamed
+            ),  # the last: only what is right can be written down
         )
 
     async def answer(self, question: Question) -> Reply:
@@ -137,7 +139,9 @@ class Intake:
         """
         started, terms, whose = self._clock.now(), question.terms, question.conversation_id
         content, seconds = question.request.content, question.limits.deadline
-        start = question.start or await self._once.begin(terms, content, whose, seconds)
+        start = question.start or FRESH
+        if start is FRESH and terms is not USUAL_TERMS:
+            start = await self._once.begin(terms, content, whose, seconds)
         if start.reply is not None:
             question.conversation_id = None  # whose turn it did not wait for
             return start.reply
@@ -158,7 +162,7 @@ class Intake:
         self._let_go(question)
 
     def _let_go(self, question: Question) -> None:
-        if question.start is None:
+        if question.start is None and question.terms is not USUAL_TERMS:
             self._once.end(question.terms)
 
     async def _journey(self, question: Question, start: Start, started: float) -> Journey:

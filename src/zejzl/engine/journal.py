@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import ParamSpec, TypedDict, Unpack
 
 from zejzl.clock import Clock
@@ -31,6 +32,7 @@ class Begun(TypedDict, total=False):
 
     bill: Bill
     limits: SpendLimits | None
+    at: datetime | None
 
 
 class Accepted(Begun, total=False):
@@ -166,14 +168,16 @@ def _told() -> Iterator[None]:
         log.warning("a cancelled request could not be settled: %s", problem)
 
 
-def unheard(written: Awaitable[object]) -> None:
-    """Let a write happen that nobody waits for; a failure is logged."""
+def unheard(written: Awaitable[object], expected: type[Exception] | None = None) -> None:
+    """Let a write happen that nobody waits for; a failure is logged unless it is `expected`."""
     if isinstance(written, asyncio.Future):
-        written.add_done_callback(_log_failure)
+        written.add_done_callback(partial(_log_failure, expected))
 
 
-def _log_failure(written: "asyncio.Future[object]") -> None:
-    if not written.cancelled() and (problem := written.exception()) is not None:
+def _log_failure(expected: type[Exception] | None, written: "asyncio.Future[object]") -> None:
+    if written.cancelled() or (problem := written.exception()) is None:
+        return
+    if expected is None or not isinstance(problem, expected):
         log.warning("a write that nobody waits for failed: %s", problem)
 
 

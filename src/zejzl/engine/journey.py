@@ -14,6 +14,7 @@ back, the socket closed, the journal settled without being waited for.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from zejzl.engine.entrance import Entrance
 from zejzl.engine.failures import as_provider_error, own_failure
 from zejzl.engine.healing import Healer
 from zejzl.engine.history import without_older_half
@@ -93,13 +94,17 @@ class Journey:
             ends=started + limits.deadline if limits.deadline is not None else NEVER,
             max_attempts=limits.max_attempts,
         )
-        self._healer = Healer(
+        entrance = Entrance(
             engine.magic,
             engine.clock,
-            engine.recovered,
+            engine.quotas,
             chain,
             self._means,
             self._size,
+            self._weight,
+        )
+        self._healer = Healer(
+            engine.magic, engine.clock, engine.recovered, chain, self._means, entrance
         )
         self._who = message.conversation_id or message.sender
         self._kept: tuple[Pick, Reply] | None = None
@@ -185,6 +190,8 @@ class Journey:
             await self.record.begin(pick, self.request, self.time_left(None))
         except BaseException:
             self._gate.give_back(permit, pick.cost)
+            if pick.turn is not None:
+                self._engine.quotas.cancel(pick.turn)
             self.place_is_free(permit.breaker)
             raise
         if pick.remedy == Remedy.GROW_ANSWER:
@@ -194,7 +201,6 @@ class Journey:
             larger = self._magic.acorns.before(target.lane, target.model, self._who, asked)
             pick.max_tokens = larger if larger != asked else None
         pick.started = self.clock.now()
-        pick.began_at = self.clock.wall()
         self._begun.append(pick)
         self._gate.begun(permit, pick.started)
 
@@ -408,6 +414,10 @@ class Journey:
                 cost=None if pick.remedy == Remedy.HEDGE else cost,  # no remedy competes with it
             )
         )
+
+    def _weight(self, target: Target) -> int:
+        """Return how many tokens a call will be counted as, about."""
+        return self.record.weight(target, self.request)
 
     def _size(self) -> int:
         """Return how long the prompt is, in characters."""

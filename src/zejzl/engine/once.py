@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from zejzl.clock import Clock
 from zejzl.engine.journal import Conversations, key_busy
 from zejzl.engine.ledger import total_cost
-from zejzl.engine.record import NEW, Work
+from zejzl.engine.record import GIVEN_UP, NEW, WAITS, Work
 from zejzl.errors import FailureClass, GivenUp, Parked
 from zejzl.messages import Attempt, Message, Reply, Usage
 from zejzl.policies.diagnosis import Remedy
-from zejzl.ports import USUAL_TERMS, Kept, Store, Terms
+from zejzl.ports import Kept, Store, Terms
 
 POLL_SPACING = 0.1  # seconds between looks at a request that another process has in hand
 INTERRUPTED = "interrupted"  # outcome of a call whose end nobody saw
@@ -52,7 +52,7 @@ class Once:
         """
         key = terms.key
         if key is None:
-            return FRESH if terms is USUAL_TERMS else Start(Work(terms=terms))
+            return Start(Work(terms=terms))
         ends = None if seconds is None else self._clock.now() + seconds
         await self._turns.begin(key, seconds)
         try:
@@ -126,9 +126,13 @@ def reply_of(kept: Kept) -> Reply:
 
 def causes_of(kept: Kept) -> tuple[str, ...]:
     """Return what a request without an answer failed with, oldest first."""
-    said = [attempt.error for attempt in kept.attempts if attempt.error]
+    causes = [attempt.error for attempt in kept.attempts if attempt.error]
     last = kept.message.error or ""
-    return tuple(dict.fromkeys([*said, *([last] if last else [])]))
+    for state in (WAITS, GIVEN_UP):
+        last = last.removeprefix(f"{state}: ")
+    if last and not any(cause in last for cause in causes):
+        causes.append(last)
+    return tuple(dict.fromkeys(causes))
 
 
 def ticket_of(kept: Kept) -> Parked | GivenUp:
@@ -136,7 +140,7 @@ def ticket_of(kept: Kept) -> Parked | GivenUp:
     causes = causes_of(kept)
     ticket: Parked | GivenUp
     if kept.state in ("dead", "settled"):
-        ticket = GivenUp(kept.message.id, causes)
+        ticket = GivenUp(kept.message.id, causes, over=kept.state == "settled")
     else:
         reason = causes[-1] if causes else "nobody has answered yet"
         ticket = Parked(kept.message.id, kept.tries, kept.due_at, reason)

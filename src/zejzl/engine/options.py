@@ -62,7 +62,7 @@ class Options:
         found = max(checked_criticality(self.criticality), least)
         return asked_by(found, conversation_id, streamed=streamed)
 
-    def terms(self, key: str | None, parks: bool) -> Terms:
+    def terms(self, key: str | None, parks: bool, *, streamed: bool = False) -> Terms:
         """Return what is kept with it.
 
         Args:
@@ -73,17 +73,17 @@ class Options:
             checked_text("idempotency_key", key)
         if not isinstance(parks, bool):
             raise TypeError(f"park must be True or False, not {parks!r}")
-        options = self.to_json()
+        options = self.to_json(streamed=streamed)
         if key is None and options is None and not parks:
             return USUAL_TERMS
         return Terms(key=key, options=options, parks=parks)
 
-    def to_json(self) -> str | None:
+    def to_json(self, *, streamed: bool = False) -> str | None:
         """Return what is not as usual; None: everything is."""
         if self == USUAL:
-            return None
+            return STREAMED if streamed else None
         told = {name: value for name, value in asdict(self).items() if value != _USUAL[name]}
-        return json.dumps(told)
+        return json.dumps(told | {"stream": True} if streamed else told)
 
     @classmethod
     def from_json(cls, text: str | None) -> "Options":
@@ -95,6 +95,8 @@ class Options:
         if text is None:
             return USUAL
         told = json.loads(text)
+        if isinstance(told, dict):
+            told.pop("stream", None)  # for the record: taken up again, it is asked whole
         known = {field.name for field in fields(cls)}
         if not isinstance(told, dict) or not told.keys() <= known:
             raise ValueError(f"these are no options of a request: {text:.80}")
@@ -102,6 +104,7 @@ class Options:
 
 
 USUAL = Options()
+STREAMED = '{"stream": true}'  # of a streamed request that is as usual otherwise
 _USUAL = asdict(USUAL)
 
 

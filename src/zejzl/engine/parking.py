@@ -34,6 +34,8 @@ from zejzl.ports import Kept, Store
 log = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 8
+FIRST_LOOK = 5.0  # seconds after the start: a bus that lives for one question takes nothing up
+GRACE = 10.0  # seconds that what is under way is given to end when the bus stops
 LOOK_SPACING = 1.0  # seconds between looks at a store that others write to as well
 LATEST = datetime.max.replace(tzinfo=UTC)
 STATES = {"parked": "waiting", "dead": "given up", "accepted": "under way"}
@@ -87,17 +89,35 @@ class ParkedWork:
         self._hopeful = False  # whether what is not due yet is worth a try, too
         self._under_way: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._wanted = False  # whether somebody waits for what is parked
 
     def look(self, *, hopeful: bool = False) -> None:
         """Say that something may be due; `hopeful`: that a provider is well again."""
         self._hopeful |= hopeful
         self._news.set()
 
-    def let_go(self) -> None:
-        """Take up no more, and park again what is under way: the bus stops, and it can wait."""
+    async def close(self) -> None:
+        """Take up no more; what is under way may end, and is parked again if it does not."""
         self._closing = True
+        if self._under_way:
+            with suppress(TimeoutError):
+                async with self._clock.timeout(GRACE):
+                    await asyncio.wait(set(self._under_way))
+        self._cancel()
+
+    def _cancel(self) -> None:
         for task in self._under_way:
             task.cancel()
+
+    @property
+    def has_whom_to_ask(self) -> bool:
+        """Whether there is anybody to ask; `offline` is nobody."""
+        return self._ready()
+
+    def hurry(self) -> None:
+        """Say that somebody waits for what is parked: look at once."""
+        self._wanted = True
+        self._news.set()
 
     # For its owners --------------------------------------------------------------------------
 
@@ -119,6 +139,8 @@ class ParkedWork:
     async def result(self, id: str, wait: float) -> Reply:
         """Return the answer of a request; see `AsyncMessageBus.result`."""
         ends = self._clock.now() + wait
+        if wait:
+            self.hurry()
         while True:
             kept = await self._store.kept(id=id)
             if kept is None:
@@ -136,18 +158,22 @@ class ParkedWork:
         now = utc(self._clock.wall())
         attempts = interrupted(kept.attempts)
         await self._store.park(message, attempts, tries=0, due_at=now)
-        self.look()
+        self.hurry()
 
     async def drop(self, id: str) -> None:
         """Settle parked work, or a dead letter, without an answer."""
         kept = await self._claimed(id)
-        message = replace(kept.message, error=f"dropped by hand; {kept.message.error or ''}")
+        why = "" if kept.attempts else f"; {kept.message.error}"  # its attempts tell it
+        message = replace(kept.message, error=f"dropped by hand{why}")
         await self._store.settle(message, interrupted(kept.attempts))
 
     async def _claimed(self, id: str) -> Kept:
         kept = await self._store.kept(id=id)
-        if kept is None or kept.state == "settled" or not kept.terms.parks:
+        if kept is None:
             raise NoSuchRequest(id)
+        if kept.state == "settled" or not kept.terms.parks:
+            over = "it was answered" if kept.message.response is not None else "it is over"
+            raise NoSuchRequest(id, over if kept.terms.parks else "it was never to be parked")
         if not await self._store.reopen(id):
             raise RequestUnderWay(f"request {id} is under way at this moment: wait for its end")
         return kept
@@ -156,8 +182,10 @@ class ParkedWork:
 
     async def run(self) -> None:
         """Take up what is due until cancelled; what is under way then is parked again."""
-        self._news, self._hopeful, self._closing = asyncio.Event(), False, False
+        self._news, self._closing = asyncio.Event(), False
+        self._hopeful = self._wanted = False
         try:
+            await self._settle_in()
             while True:
                 self._news.clear()
                 try:
@@ -170,9 +198,17 @@ class ParkedWork:
                     async with self._clock.timeout(seconds):
                         await self._news.wait()
         finally:
-            self.let_go()
+            self._cancel()
             if self._under_way:
                 await asyncio.wait(set(self._under_way))
+
+    async def _settle_in(self) -> None:
+        """Wait until it is worth looking, or somebody waits for it."""
+        with suppress(TimeoutError):
+            async with self._clock.timeout(FIRST_LOOK):
+                while not self._wanted:
+                    self._news.clear()
+                    await self._news.wait()
 
     async def _take_due(self) -> None:
         room = MOST_AT_ONCE - len(self._under_way)
@@ -223,4 +259,6 @@ class ParkedWork:
         message = replace(kept.message, error=f"{WAITS}: {said}")
         attempts = interrupted(kept.attempts)
         with suppress(StoreError, ValueError):
-            unheard(self._store.park(message, attempts, tries=kept.tries, due_at=due_at))
+            # It is refused where the request is parked or settled already.
+            parked = self._store.park(message, attempts, tries=kept.tries, due_at=due_at)
+            unheard(parked, expected=ValueError)

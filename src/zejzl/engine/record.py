@@ -13,6 +13,7 @@ from zejzl.clock import Clock
 from zejzl.engine.failures import in_words
 from zejzl.engine.journal import Begun, Journal, Waiting
 from zejzl.engine.ledger import Ledger, octets, total_cost
+from zejzl.engine.quotas import Quotas
 from zejzl.engine.targets import Pick, Target
 from zejzl.engine.waiting import Recovered
 from zejzl.errors import FailureClass, GivenUp, Parked, StoreError, StoreLocked
@@ -32,6 +33,7 @@ class Engine:
     Attributes:
         ledger: What calls cost.
         spacing: When parked work is taken up again.
+        quotas: Whose turn is when, where a rate limit holds.
         abandoned: Calls that lost a race and have not ended yet; the loop holds tasks weakly.
     """
 
@@ -41,6 +43,7 @@ class Engine:
     recovered: Recovered
     ledger: Ledger
     spacing: Spacing
+    quotas: Quotas
     abandoned: set[asyncio.Future[Any]] = field(default_factory=set)
 
 
@@ -86,6 +89,7 @@ class Record:
         self._journal = engine.journal
         self._ledger = engine.ledger
         self._spacing = engine.spacing
+        self._quotas = engine.quotas
         self._first = first
         self._work = work
         self._accepted = work.kept
@@ -101,9 +105,9 @@ class Record:
             SpendLimitReached: If the call may not be paid for.
         """
         target, number = pick.target, len(self._work.earlier) + pick.number
-        asked = self._octets(request)
+        asked, pick.at = self._octets(request), utc(self._clock.wall())
         pick.bill = self._ledger.estimate(target.name, target.model, asked, request.max_tokens)
-        paid = Begun(bill=pick.bill, limits=self._ledger.limits)
+        paid = Begun(bill=pick.bill, limits=self._ledger.limits, at=pick.at)
         name, model, journal = target.name, target.model, self._journal
         if self._accepted:
             await journal.attempt(self.message.id, number, name, model, seconds, **paid)
@@ -111,6 +115,12 @@ class Record:
             self._accepted = True
             terms = self._work.terms
             await journal.accept(self.message, name, model, seconds, terms=terms, **paid)
+
+    def weight(self, target: Target, request: Request) -> int:
+        """Return how many tokens a call will be counted as, about."""
+        asked = self._octets(request)
+        bill = self._ledger.estimate(target.name, target.model, asked, request.max_tokens)
+        return bill.prompt_tokens + bill.completion_tokens
 
     def not_begun(self, pick: Pick) -> None:
         """Take in that a call could not be written down, and was not made."""
@@ -153,10 +163,13 @@ class Record:
         return self._measured[1]
 
     def _add(self, pick: Pick, outcome: str, seconds: float, bill: Bill, error: str = "") -> None:
-        target, at = pick.target, utc(pick.began_at)
+        target, at = pick.target, pick.at
         self.attempts.append(
             Attempt(target.name, target.model, outcome, seconds, pick.remedy, error, bill, at)
         )
+        self._quotas.look(target)
+        if pick.turn is not None:
+            self._quotas.settle(pick.turn, bill.prompt_tokens + bill.completion_tokens)
 
     # The end ---------------------------------------------------------------------------------
 
@@ -234,6 +247,9 @@ class Record:
         tries = work.tries + (work.waited and called and not left)
         wait = 0.0 if left else self._spacing.wait(tries) if hopeful else None
         now, said = self._clock.wall(), in_words(why)
+        if left:  # that says nothing of the request
+            causes = (each.error for each in reversed(work.earlier) if each.error)
+            said = next(causes, "it was interrupted")
         how = Waiting(tries=tries, due_at=None if wait is None else utc(now + wait))
         message = replace(self.message, error=f"{GIVEN_UP if wait is None else WAITS}: {said}")
         told = self._told(message, how, said)

@@ -4,6 +4,8 @@ Units: seconds.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 from zejzl.engine.lifecycle import UnderWay
 from zejzl.errors import FailureClass, ProviderError
@@ -12,6 +14,9 @@ from zejzl.magic.lanes import Asked, Lane, Permit
 from zejzl.messages import NOTHING, Bill
 from zejzl.policies.context import ContextLimit
 from zejzl.ports import Provider
+
+if TYPE_CHECKING:  # which needs targets itself
+    from zejzl.engine.quotas import Reservation
 
 
 @dataclass(slots=True)
@@ -78,8 +83,9 @@ class Pick:
         limit: Seconds that the call, or its last phase, was given.
         waited: Seconds to its answer, or to a stream's first piece.
         bill: What it will cost, as far as can be said.
-        began_at: When it began, by the wall's clock.
+        at: When it began, aware UTC.
         heard: Bytes of a stream that have arrived.
+        turn: Its turn where a rate limit holds.
     """
 
     target: Target
@@ -93,8 +99,9 @@ class Pick:
     limit: float | None = None
     waited: float = 0.0
     bill: Bill = NOTHING
-    began_at: float = 0.0
+    at: datetime | None = None
     heard: int = 0
+    turn: "Reservation | None" = None
 
 
 @dataclass(slots=True, kw_only=True)

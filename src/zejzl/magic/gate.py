@@ -216,6 +216,7 @@ class Gate:
         self.look(permit)
         permit.breaker.rule.spoke(permit.token)
         permit.tempo.flying.pop(permit, None)
+        permit.late_at = FOREVER  # how long it talks says nothing of how late it was
 
     def look(self, permit: Permit) -> bool:
         """Return whether the call is late, having marked it if it has just become so."""

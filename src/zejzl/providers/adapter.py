@@ -20,6 +20,7 @@ from zejzl.errors import (
     shorten,
 )
 from zejzl.messages import MOST_TOKENS, Delta, FinishReason, Reply, Request, Usage
+from zejzl.policies.quota import Seen
 from zejzl.providers.transport import Http, Json, checked_key
 from zejzl.settings import Secret
 
@@ -251,6 +252,13 @@ class Adapter(ABC):
             with suppress(ProviderError):  # the answer is whole, whatever still comes
                 async for _ in events:  # to the end, so that the connection can be used again
                     pass
+
+    def quota(self, model: str) -> tuple[float, Seen] | None:
+        """Return what the newest response said of the model's rate limits; None: none did.
+
+        With it comes when its headers came, by the clock's `now`.
+        """
+        return self._http.quotas.get(model)
 
     async def reconnect(self) -> None:
         """Use fresh connections from here on."""

@@ -262,14 +262,15 @@ def retry_after(headers: Mapping[str, str], wall: float) -> float | None:
     text = headers.get("retry-after", "").strip()
     if _SECONDS.fullmatch(text):
         return float(text)
-    until = _http_date(text)
+    until = http_date(text)
     if until is None:
         return None
-    own = _http_date(headers.get("date", ""))
+    own = http_date(headers.get("date", ""))
     return max(0.0, until - (own if own is not None else wall))
 
 
-def _http_date(text: str) -> float | None:
+def http_date(text: str) -> float | None:
+    """Return the seconds since 1970 of an HTTP date; None: it is none."""
     try:
         when: datetime = parsedate_to_datetime(text)
         return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()

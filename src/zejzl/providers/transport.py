@@ -24,7 +24,8 @@ from zejzl.errors import (
     SettingsError,
     shorten,
 )
-from zejzl.providers import faults
+from zejzl.policies.quota import Seen
+from zejzl.providers import faults, quotas
 from zejzl.providers.sse import Event, Parser, TooLong
 from zejzl.settings import Secret
 
@@ -32,6 +33,7 @@ Json = dict[str, Any]
 
 UNCONNECTED = aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError  # nothing was sent
 MAX_ANSWER = 16 * 1024 * 1024  # bytes of a plain answer; a longer one is an attack or a defect
+MOST_MODELS = 1_000  # of whose rate limits is known
 MAX_ERROR = 64 * 1024  # bytes of an error that are read; its beginning says what it is
 
 
@@ -44,6 +46,9 @@ class Http:
         headers: Sent with every request; never shown.
         key: Part of the headers; never repeated, even where the provider does.
         connect_timeout: Seconds to open a connection; None is no limit.
+
+    Attributes:
+        quotas: Of a model: what headers said of its rate limits, the newest, and when they came.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class Http:
         self._key = key
         self._connect_timeout = connect_timeout
         self._clock = clock or SystemClock()
+        self.quotas: dict[str, tuple[float, Seen]] = {}
         self._pool: _Pool | None = None
         self._retired: set[_Pool] = set()
         self._closed = False
@@ -164,15 +170,25 @@ class Http:
         Its connection goes back to the pool if the body was read to its end, and is closed if not.
         """
         pool = self._open(model)
+        asked = self._clock.now()
         response = await self._send(pool, url, body, model)
         pool.responses.add(response)
         try:
+            self._hear(response, model, asked)
             if not 200 <= response.status < 300:
                 raise await self._refusal(response, model)
             yield response
         finally:
             response.release()
             pool.responses.discard(response)
+
+    def _hear(self, response: aiohttp.ClientResponse, model: str, asked: float) -> None:
+        now, refused = self._clock.now(), not response.ok
+        told = quotas.seen(response.headers, self._clock.wall(), age=now - asked, refused=refused)
+        if told is not None:
+            if len(self.quotas) >= MOST_MODELS and model not in self.quotas:
+                self.quotas.pop(next(iter(self.quotas)))  # the one that was first heard of
+            self.quotas[model] = now, told
 
     async def _send(
         self, pool: "_Pool", url: URL, body: Json, model: str

@@ -29,10 +29,12 @@ class Vendor:
 
 VENDORS: dict[str, Vendor] = {
     "chatgpt": Vendor("openai", "https://api.openai.com/v1", "gpt-5-mini", "max_completion_tokens"),
-    "claude": Vendor("anthropic", "https://api.anthropic.com", "claude-sonnet-4-5"),
-    "gemini": Vendor("gemini", "https://generativelanguage.googleapis.com", "gemini-2.5-flash"),
-    "grok": Vendor("openai", "https://api.x.ai/v1", "grok-4"),
-    "deepseek": Vendor("openai", "https://api.deepseek.com/v1", "deepseek-chat"),
+    "claude": Vendor("anthropic", "https://api.anthropic.com", "claude-sonnet-5-5"),
+    "gemini": Vendor(
+        "gemini", "https://generativelanguage.googleapis.com", "gemini-3.5-flash-lite"
+    ),
+    "grok": Vendor("openai", "https://api.x.ai/v1", "grok-4.3"),
+    "deepseek": Vendor("openai", "https://api.deepseek.com/v1", "deepseek-flash"),
     "qwen": Vendor("openai", "https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "qwen-plus"),
     "zai": Vendor("openai", "https://api.z.ai/api/paas/v4", "glm-4.6"),
     "local": Vendor("openai", "http://127.0.0.1:8080/v1", "default"),

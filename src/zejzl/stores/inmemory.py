@@ -34,8 +34,8 @@ from zejzl.stores.arguments import (
     check_zone,
     stamp,
 )
-from zejzl.stores.rows import CommandRow, Declined, RequestRow, Tables, take_up, under_way
-from zejzl.stores.spending import account_of, change, check_spend, day_of
+from zejzl.stores.rows import CommandRow, Declined, RequestRow, Tables, under_way
+from zejzl.stores.spending import Spendings, account_of, check_spend, day_of, sums
 
 T = TypeVar("T")
 
@@ -84,6 +84,7 @@ class InMemoryStore:
         bill: Bill = NOTHING,
         terms: Terms = USUAL_TERMS,
         limits: SpendLimits | None = None,
+        at: datetime | None = None,
     ) -> Awaitable[None]:
         rows = self._rows
         check_texts(attempt_provider=provider)
@@ -94,13 +95,15 @@ class InMemoryStore:
             check_terms(terms)
             if terms.key in rows.keys:
                 return Declined(KeyTaken(f"a request with the key {terms.key!r} exists already"))
-        now = utc(self._clock.wall())
-        try:
-            self._pay(rows, now, provider, model, bill, limits, message.conversation_id)
-        except SpendLimitReached as refused:
-            return Declined(refused)
+        now = at or utc(self._clock.wall())
+        if limits is not None:
+            try:
+                self._check_spend(limits, bill, now, (provider, model), message.conversation_id)
+            except SpendLimitReached as refused:
+                return Declined(refused)
         attempt = Attempt(provider, model, "", 0.0, "first", "", bill, now)
-        rows.messages[message.id] = RequestRow(message, {1: attempt}, terms)
+        row = RequestRow(message, {1: attempt}, terms)
+        rows.messages[message.id] = rows.under_way[message.id] = row
         if terms.key is not None:
             rows.keys[terms.key] = message.id
         return _DONE
@@ -114,46 +117,42 @@ class InMemoryStore:
         *,
         bill: Bill = NOTHING,
         limits: SpendLimits | None = None,
+        at: datetime | None = None,
     ) -> Awaitable[None]:
         rows = self._rows
         check_texts(id=message_id, provider=provider, model=model)
-        now = utc(self._clock.wall())
+        now = at or utc(self._clock.wall())
         try:
             row = under_way(rows.messages, message_id)
             if number in row.attempts:
                 raise ValueError(f"attempt {number} of {message_id!r} has begun already")
-            conversation_id = row.message.conversation_id
-            self._pay(rows, now, provider, model, bill, limits, conversation_id)
+            whose = row.message.conversation_id
+            if limits is not None:
+                self._check_spend(limits, bill, now, (provider, model), whose)
         except (ValueError, SpendLimitReached) as refused:
             return Declined(refused)
         row.attempts[number] = Attempt(provider, model, "", 0.0, "", "", bill, now)
         return _DONE
 
-    def _pay(
+    def _check_spend(
         self,
-        rows: Tables,
-        now: datetime,
-        provider: str,
-        model: str,
+        limits: SpendLimits,
         bill: Bill,
-        limits: SpendLimits | None,
+        now: datetime,
+        account: tuple[str, str],
         conversation_id: str | None,
     ) -> None:
-        """Add a call that begins to the sums, if it may be paid for."""
+        """Raise SpendLimitReached unless a call may be paid for."""
         day = day_of(now)
-        if limits is not None:
-            today = (sum.cost_usd for account, sum in rows.spending.items() if account[0] == day)
-            there = (row.cost_usd for row in self._spent_in(rows, conversation_id))
-            check_spend(
-                limits,
-                bill,
-                now,
-                account=(provider, model),
-                conversation_id=conversation_id,
-                spent_today=sum(today),
-                spent_there=sum(there),
-            )
-        rows.spending[day, provider, model].add(bill)
+        check_spend(
+            limits,
+            bill,
+            now,
+            account=account,
+            conversation_id=conversation_id,
+            spent_today=sum(each.cost_usd for each in self._spent() if each.day == day),
+            spent_there=sum(each.cost_usd for each in self._spent_in(conversation_id)),
+        )
 
     def settle(
         self,
@@ -197,12 +196,13 @@ class InMemoryStore:
             error=message.error,
             conversation_id=asked.conversation_id,
         )
-        now = self._clock.wall()
-        for sign, tried in ((-1, row.attempts.values()), (1, attempts)):
-            for each in tried:
-                rows.spending[account_of(each, now)].add(each.bill, sign)
+        wall = self._clock.wall()
+        for each in attempts[row.counted :]:
+            rows.spending[account_of(each, wall)].add(each.bill)
         row.attempts = dict(enumerate(attempts, 1))
+        row.counted = len(attempts)
         row.state = state
+        del rows.under_way[asked.id]
         return row
 
     def _forget_oldest(self, rows: "Tables") -> None:
@@ -232,7 +232,7 @@ class InMemoryStore:
         row = self._rows.messages.get(message_id)
         if row is None or row.state == "accepted" or row.message.response is not None:
             return Done(False)
-        take_up(row)
+        self._rows.take_up(row)
         return Done(True)
 
     def park(
@@ -275,7 +275,7 @@ class InMemoryStore:
         ]
         taken = [row for _, row in sorted(due, key=lambda pair: pair[0])[:limit]]
         for row in taken:
-            take_up(row)
+            self._rows.take_up(row)
         return [row.kept for row in taken]
 
     async def next_due(self) -> datetime | None:
@@ -309,23 +309,30 @@ class InMemoryStore:
         self, *, since: str = "", conversation_id: str | None = None
     ) -> list[Spending]:
         check_texts(since=since, conversation_id=conversation_id)
-        rows = self._rows
-        if conversation_id is not None:
-            return [each for each in self._spent_in(rows, conversation_id) if each.day >= since]
-        spent = sorted(rows.spending.items())
-        return [sum.of(at) for at, sum in spent if at[0] >= since and sum.calls]
+        spent = self._spent() if conversation_id is None else self._spent_in(conversation_id)
+        return [each for each in spent if each.day >= since]
 
-    def _spent_in(self, rows: Tables, conversation_id: str | None) -> list[Spending]:
+    def _spent(self) -> list[Spending]:
+        """Return what all calls cost, those under way included."""
+        rows, found = self._rows, Spendings()
+        for account, spent in rows.spending.items():
+            found[account].merge(spent)
+        for row in rows.under_way.values():
+            for attempt in row.tried[row.counted :]:
+                found[account_of(attempt, self._clock.wall())].add(attempt.bill)
+        return [spent.of(account) for account, spent in sorted(found.items())]
+
+    def _spent_in(self, conversation_id: str | None) -> list[Spending]:
         if conversation_id is None:
             return []
         tried = [
             attempt
-            for row in rows.messages.values()
+            for row in self._rows.messages.values()
             if row.message.conversation_id == conversation_id
             for attempt in row.attempts.values()
         ]
-        sums = change((), tried, self._clock.wall())
-        return [sum.of(account) for account, sum in sorted(sums.items())]
+        found = sums(tried, self._clock.wall())
+        return [spent.of(account) for account, spent in sorted(found.items())]
 
     def record(self, events: Sequence[Event]) -> Awaitable[None]:
         rows = self._rows

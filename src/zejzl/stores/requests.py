@@ -28,7 +28,7 @@ from zejzl.stores.arguments import (
     stamp,
 )
 from zejzl.stores.database import Database
-from zejzl.stores.spending import Account, Sum, change, check_spend, day_of
+from zejzl.stores.spending import Account, Sum, check_spend, day_of, sums
 
 T = TypeVar("T")
 Row = TypeVar("Row")
@@ -50,12 +50,13 @@ class Requests:
         bill: Bill = NOTHING,
         terms: Terms = USUAL_TERMS,
         limits: SpendLimits | None = None,
+        at: datetime | None = None,
     ) -> Awaitable[None]:
         check_texts(attempt_provider=provider)
         check_request(message, model)
         if terms is not USUAL_TERMS:
             check_terms(terms)
-        now = utc(self._clock.wall())
+        now = at or utc(self._clock.wall())
         row = (
             message.id,
             message.conversation_id,
@@ -91,13 +92,14 @@ class Requests:
         *,
         bill: Bill = NOTHING,
         limits: SpendLimits | None = None,
+        at: datetime | None = None,
     ) -> Awaitable[None]:
         check_texts(id=message_id, provider=provider, model=model)
-        now = utc(self._clock.wall())
+        now = at or utc(self._clock.wall())
         attempt = Attempt(provider, model, "", 0.0, "", "", bill, now)
 
         def work(connection: sqlite3.Connection) -> None:
-            seq, conversation_id = _under_way(connection, message_id)
+            seq, conversation_id, _, _ = _under_way(connection, message_id)
             try:
                 _begin(connection, seq, number, attempt, limits, conversation_id)
             except sqlite3.IntegrityError:
@@ -120,14 +122,14 @@ class Requests:
         now = utc(self._clock.wall())
 
         def work(connection: sqlite3.Connection) -> None:
-            seq, conversation_id = _under_way(connection, message.id)
+            seq, conversation_id, counted, begun = _under_way(connection, message.id)
             turn = None
             if message.response is not None and conversation_id is not None:
                 (turn,) = connection.execute(sql.NEXT_TURN, (conversation_id,)).fetchone()
             outcome = message.provider, message.response, message.response_time, message.error
             told = model, finish_reason, maybe_duplicate, stamp(now), turn
-            connection.execute(sql.SETTLE, (*outcome, *told, seq))
-            _conclude(connection, seq, attempts, rows, now)
+            connection.execute(sql.SETTLE, (*outcome, *told, len(attempts), seq))
+            _conclude(connection, seq, attempts, rows, now, counted, begun)
 
         return self._database.write(work)
 
@@ -147,9 +149,9 @@ class Requests:
         outcome = message.provider, message.response_time, message.error, stamp(now)
 
         def work(connection: sqlite3.Connection) -> None:
-            seq, _ = _under_way(connection, message.id)
-            connection.execute(sql.PARK, (*state, tries, *outcome, seq))
-            _conclude(connection, seq, attempts, rows, now)
+            seq, _, counted, begun = _under_way(connection, message.id)
+            connection.execute(sql.PARK, (*state, tries, *outcome, len(attempts), seq))
+            _conclude(connection, seq, attempts, rows, now, counted, begun)
 
         return self._database.write(work)
 
@@ -161,7 +163,7 @@ class Requests:
             row = connection.execute(sql.FIND, (message_id,)).fetchone()
             if row is None:
                 return False
-            seq, state, _, owner, answered = row
+            seq, state, _, owner, answered, _, _ = row
             if answered or (state == "accepted" and lock.runs(owner)):
                 return False
             connection.execute(sql.TAKE_UP, (lock.owner, seq))
@@ -285,17 +287,17 @@ class Requests:
         return found
 
 
-def _under_way(connection: sqlite3.Connection, message_id: str) -> tuple[int, str | None]:
-    """Return row number and conversation of a message that has no outcome."""
+def _under_way(connection: sqlite3.Connection, message_id: str) -> tuple[int, str | None, int, int]:
+    """Return row number, conversation, and attempts (in the sums, all) of what is under way."""
     row = connection.execute(sql.FIND, (message_id,)).fetchone()
     if row is None:
         raise ValueError(f"no message of id {message_id!r} was accepted")
-    seq, state, conversation_id, _, _ = row
+    seq, state, conversation_id, _, _, counted, begun = row
     if state == "settled":
         raise ValueError(f"message {message_id!r} is settled already; the first outcome stands")
     if state != "accepted":
         raise ValueError(f"message {message_id!r} is {state}: take it up again first")
-    return seq, conversation_id
+    return seq, conversation_id, counted, begun
 
 
 def _begin(
@@ -311,7 +313,6 @@ def _begin(
     if limits is not None:
         _check_spend(connection, attempt, limits, attempt.at, conversation_id)
     connection.execute(sql.ATTEMPT, _attempt_row(seq, number, attempt, outcome=None))
-    _add(connection, change((), [attempt], 0.0))
 
 
 def _check_spend(
@@ -342,14 +343,20 @@ def _conclude(
     attempts: Sequence[Attempt],
     events: Sequence[tuple[str, str, str]],
     now: datetime,
+    counted: int,
+    begun: int,
 ) -> None:
-    """Replace what was written of calls that began by how they ended."""
-    begun = list(map(attempt_of, connection.execute(sql.ATTEMPTS_AT, (seq,))))
-    _add(connection, change(begun, attempts, now.timestamp()))
+    """Replace what was written of calls that began by how they ended.
+
+    Args:
+        counted: So many of them are in the sums already, from an earlier life of the request.
+        begun: So many were written.
+    """
+    _add(connection, sums(attempts[counted:], now.timestamp()))
     for number, attempt in enumerate(attempts, 1):
         row = _attempt_row(seq, number, attempt, outcome=attempt.outcome)
         connection.execute(sql.REPLACE_ATTEMPT, row)
-    if len(begun) > len(attempts):
+    if begun > len(attempts):
         connection.execute(sql.FORGET_ATTEMPTS, (seq, len(attempts)))
     if events:
         connection.executemany(sql.EVENT, events)

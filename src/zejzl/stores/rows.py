@@ -1,6 +1,6 @@
 """What the store in memory holds: one row a message, and what lies beside them."""
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -8,7 +8,7 @@ from datetime import datetime
 from zejzl.events import Event
 from zejzl.messages import Attempt, Message
 from zejzl.ports import USUAL_TERMS, Kept, Terms
-from zejzl.stores.spending import Account, Sum
+from zejzl.stores.spending import Spendings
 
 
 class Declined:
@@ -37,6 +37,7 @@ class RequestRow:
     maybe_duplicate: bool = False
     tries: int = 0
     due_at: datetime | None = None
+    counted: int = 0
 
     @property
     def tried(self) -> list[Attempt]:
@@ -82,7 +83,14 @@ class Tables:
     commands: dict[int, CommandRow] = field(default_factory=dict)
     last_command: int = 0
     keys: dict[str, str] = field(default_factory=dict)
-    spending: dict[Account, Sum] = field(default_factory=lambda: defaultdict(Sum))
+    spending: Spendings = field(default_factory=Spendings)
+    under_way: dict[str, RequestRow] = field(default_factory=dict)
+
+    def take_up(self, row: RequestRow) -> None:
+        """Make a request accepted again."""
+        row.state, row.due_at = "accepted", None
+        row.message = replace(row.message, error=None, response_time=None)
+        self.under_way[row.message.id] = row
 
 
 def under_way(rows: dict[str, RequestRow], message_id: str) -> RequestRow:
@@ -94,8 +102,3 @@ def under_way(rows: dict[str, RequestRow], message_id: str) -> RequestRow:
     if row.state != "accepted":
         raise ValueError(f"message {message_id!r} is {row.state}: take it up again first")
     return row
-
-
-def take_up(row: RequestRow) -> None:
-    row.state, row.due_at = "accepted", None
-    row.message = replace(row.message, error=None, response_time=None)

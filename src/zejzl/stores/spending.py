@@ -3,6 +3,7 @@
 Every store keeps the same sums: what they are is said here, where they lie is the store's affair.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ Account = tuple[str, str, str]  # day, provider, model
 
 @dataclass(slots=True)
 class Sum:
-    """A change of one account."""
+    """What the calls of one account cost."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -27,17 +28,24 @@ class Sum:
     unsettled: int = 0
     unsettled_usd: float = 0.0
 
-    def add(self, bill: Bill, sign: int = 1) -> None:
-        """Take in one call's bill; -1 takes it out."""
-        cost = bill.cost_usd or 0.0
-        self.calls += sign
-        self.prompt_tokens += sign * bill.prompt_tokens
-        self.completion_tokens += sign * bill.completion_tokens
-        self.cost_usd += sign * cost
-        self.unpriced += sign * (bill.cost_usd is None)
+    def add(self, bill: Bill) -> None:
+        """Take in one call's bill."""
+        cost = bill.cost_usd
+        self.calls += 1
+        self.prompt_tokens += bill.prompt_tokens
+        self.completion_tokens += bill.completion_tokens
+        if cost is None:
+            self.unpriced += 1
+        else:
+            self.cost_usd += cost
         if not bill.settled:
-            self.unsettled += sign
-            self.unsettled_usd += sign * cost
+            self.unsettled += 1
+            self.unsettled_usd += cost or 0.0
+
+    def merge(self, other: "Sum") -> None:
+        """Add what other calls cost."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def of(self, account: Account) -> Spending:
         """Return it as callers get it."""
@@ -56,6 +64,13 @@ class Sum:
         )
 
 
+class Spendings(defaultdict[Account, Sum]):
+    """What was spent, by account."""
+
+    def __init__(self) -> None:
+        super().__init__(Sum)
+
+
 def day_of(moment: datetime) -> str:
     """Return the day of UTC, ISO."""
     if moment.tzinfo is not UTC:
@@ -68,17 +83,16 @@ def account_of(attempt: Attempt, wall: float) -> Account:
     return day_of(attempt.at or utc(wall)), attempt.provider, attempt.model
 
 
-def change(before: Iterable[Attempt], after: Iterable[Attempt], wall: float) -> dict[Account, Sum]:
-    """Return how the sums change when some attempts become others.
+def sums(attempts: Iterable[Attempt], wall: float) -> dict[Account, Sum]:
+    """Return what attempts cost, by account.
 
     Args:
         wall: The time of an attempt whose beginning is not known.
     """
-    sums: dict[Account, Sum] = {}
-    for attempts, sign in ((before, -1), (after, 1)):
-        for attempt in attempts:
-            sums.setdefault(account_of(attempt, wall), Sum()).add(attempt.bill, sign)
-    return {account: sum for account, sum in sums.items() if sum != Sum()}
+    found: dict[Account, Sum] = {}
+    for attempt in attempts:
+        found.setdefault(account_of(attempt, wall), Sum()).add(attempt.bill)
+    return found
 
 
 def check_spend(

@@ -10,17 +10,20 @@ ACCEPT = """
         parks, state)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'accepted')"""
 FIND = """
-    SELECT seq, state, conversation_id, owner, response IS NOT NULL FROM messages WHERE id = ?"""
+    SELECT seq, state, conversation_id, owner, response IS NOT NULL, counted,
+        (SELECT count(*) FROM attempts WHERE message_seq = seq)
+    FROM messages WHERE id = ?"""
 NEXT_TURN = """
     SELECT coalesce(max(turn), 0) + 1 FROM messages
     WHERE conversation_id = ? AND turn IS NOT NULL"""
 SETTLE = """
     UPDATE messages SET state = 'settled', provider = ?, response = ?, response_time = ?,
-        error = ?, model = ?, finish_reason = ?, maybe_duplicate = ?, settled_at = ?, turn = ?
+        error = ?, model = ?, finish_reason = ?, maybe_duplicate = ?, settled_at = ?, turn = ?,
+        counted = ?
     WHERE seq = ?"""
 PARK = """
     UPDATE messages SET state = ?, due_at = ?, tries = ?, provider = ?, response_time = ?,
-        error = ?, settled_at = ?
+        error = ?, settled_at = ?, counted = ?
     WHERE seq = ?"""
 TAKE_UP = """
     UPDATE messages SET state = 'accepted', owner = ?, due_at = NULL, error = NULL,
@@ -77,16 +80,28 @@ SPEND = """
         cost_usd = cost_usd + excluded.cost_usd, unpriced = unpriced + excluded.unpriced,
         unsettled = unsettled + excluded.unsettled,
         unsettled_usd = unsettled_usd + excluded.unsettled_usd"""
-SPENDING = "SELECT * FROM spending WHERE day >= ? ORDER BY day, provider, model"
-SPENDING_OF_ONE = """
-    SELECT substr(coalesce(a.at, m.asked_at), 1, 10) AS day, a.provider, a.model, count(*),
-        sum(a.prompt_tokens), sum(a.completion_tokens), coalesce(sum(a.cost_usd), 0.0),
-        sum(a.cost_usd IS NULL), sum(NOT a.settled),
+_COSTS = """count(*), sum(a.prompt_tokens), sum(a.completion_tokens),
+        coalesce(sum(a.cost_usd), 0.0), sum(a.cost_usd IS NULL), sum(NOT a.settled),
         coalesce(sum(CASE WHEN a.settled THEN 0.0 ELSE a.cost_usd END), 0.0)
-    FROM messages AS m JOIN attempts AS a ON m.seq = a.message_seq
+    FROM messages AS m JOIN attempts AS a ON m.seq = a.message_seq"""
+# What is under way is not in the sums yet.
+_OPEN = "m.state = 'accepted' AND a.number > m.counted"
+SPENDING = f"""
+    SELECT day, provider, model, sum(calls), sum(prompt_tokens), sum(completion_tokens),
+        sum(cost_usd), sum(unpriced), sum(unsettled), sum(unsettled_usd)
+    FROM (
+        SELECT * FROM spending
+        UNION ALL
+        SELECT substr(a.at, 1, 10), a.provider, a.model, {_COSTS} WHERE {_OPEN} GROUP BY 1, 2, 3
+    ) WHERE day >= ? GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""
+SPENDING_OF_ONE = f"""
+    SELECT substr(coalesce(a.at, m.asked_at), 1, 10) AS day, a.provider, a.model, {_COSTS}
     WHERE m.conversation_id = ? AND day >= ?
     GROUP BY day, a.provider, a.model ORDER BY day, a.provider, a.model"""
-SPENT_ON = "SELECT coalesce(sum(cost_usd), 0.0) FROM spending WHERE day = ?"
+SPENT_ON = f"""
+    SELECT coalesce((SELECT sum(cost_usd) FROM spending WHERE day = ?1), 0.0) + coalesce((
+        SELECT sum(a.cost_usd) FROM messages AS m JOIN attempts AS a ON m.seq = a.message_seq
+        WHERE {_OPEN} AND a.at >= ?1), 0.0)"""
 SPENT_IN = """
     SELECT coalesce(sum(a.cost_usd), 0.0)
     FROM messages AS m JOIN attempts AS a ON m.seq = a.message_seq

@@ -104,7 +104,12 @@ class AnthropicWire:
         return None
 
     def headers(self, call: Call) -> dict[str, str]:
-        return {"request-id": f"req_{call.request_id}"}
+        own = {"request-id": f"req_{call.request_id}"}
+        for what, allowed in call.allowances.items():
+            own[f"anthropic-ratelimit-{what}-limit"] = str(allowed.limit)
+            own[f"anthropic-ratelimit-{what}-remaining"] = str(allowed.remaining)
+            own[f"anthropic-ratelimit-{what}-reset"] = _time(allowed.until)
+        return own
 
     def error(self, refusal: Refusal, call: Call) -> ErrorParts:
         usual, message = self.errors[refusal.kind]
@@ -115,8 +120,9 @@ class AnthropicWire:
             "message": refusal.message or message.format(model=call.model),
         }
         headers = retry_headers(refusal)
-        if refusal.kind == "rate_limited" and refusal.retry_after is not None:
-            free = datetime.now(UTC) + timedelta(seconds=refusal.retry_after)
+        wait = refusal.retry_after
+        if refusal.kind == "rate_limited" and wait is not None and not call.allowances:
+            free = datetime.now(UTC) + timedelta(seconds=wait)
             headers |= {
                 "anthropic-ratelimit-requests-limit": "50",
                 "anthropic-ratelimit-requests-remaining": "0",
@@ -189,3 +195,9 @@ class AnthropicWire:
         if reason == "refusal":
             stop["stop_details"] = {"type": "refusal", "category": None, "explanation": None}
         return stop
+
+
+def _time(seconds: float) -> str:
+    """Return a time as RFC 3339 has it: with thousandths, for windows of a second or so."""
+    text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")

@@ -45,6 +45,23 @@ CANONICAL = (
 """The answer unless another is given: sixty words, no two alike."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """What is left of a rate limit.
+
+    Attributes:
+        limit: In one window.
+        remaining: That may still be used at once.
+        reset: Seconds until all of it is there again.
+        until: Seconds since 1970, at that time.
+    """
+
+    limit: int
+    remaining: int
+    reset: float
+    until: float
+
+
 @dataclass(slots=True, kw_only=True)
 class Call:
     """One request as the server saw it, and what became of it.
@@ -65,6 +82,7 @@ class Call:
         prefill: The last turn's text if it is the assistant's, for the answer to continue.
         known: Whether the address is one of the server's.
         probe: Whether this asked for the list of models only.
+        allowances: What is told of its limits, by "requests" and "tokens", if it has any.
         outcome: Name of the behaviour that was played; "rejected: …" for a request that the vendor
             would not take, whatever the script.
         status: The HTTP status sent; None if none was.
@@ -88,6 +106,7 @@ class Call:
     prefill: str = ""
     known: bool = True
     probe: bool = False
+    allowances: Mapping[str, Allowance] = field(default_factory=dict)
     outcome: str = ""
     status: int | None = None
     words: int = 0

@@ -12,6 +12,7 @@ from dataclasses import replace
 from random import Random
 from typing import Literal
 
+from zejzl.policies.quota import Rates
 from zejzl.testing.behaviours import (
     CANONICAL,
     Answer,
@@ -27,6 +28,7 @@ from zejzl.testing.behaviours import (
     Seconds,
     pieces,
 )
+from zejzl.testing.quotas import Quota
 
 
 def between(low: float, high: float, *, seed: int = 0) -> Seconds:
@@ -341,3 +343,22 @@ def capacity(
     take time of its own within the slot. Calls count together wherever one `capacity` is played.
     """
     return Capacity(limit, seconds, queue, overload or overloaded(), then or ok())
+
+
+def quota(
+    requests: int | None = None,
+    tokens: int | None = None,
+    window: float = 60.0,
+    then: Play | None = None,
+) -> Rule:
+    """At most so many calls, and tokens asked and answered, in `window` seconds; refilled evenly.
+
+    One too many is told 429 and how long to wait, truly. Every other call gets `then` (default:
+    ok), and every response says what is left, in the vendor's headers; Gemini has none. A refused
+    call costs nothing and moves no script on. Calls count together wherever one `quota` is played.
+    What a `capacity` answers in the end is not counted: put the quota into it, not around it.
+
+    Raises:
+        ValueError: If a limit or the window is not above 0.
+    """
+    return Quota(Rates(requests, tokens, window), then or ok())

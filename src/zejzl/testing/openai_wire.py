@@ -1,10 +1,11 @@
 """OpenAI's wire format: chat completions.
 
-Sources: https://platform.openai.com/docs/api-reference/chat, the types of openai 3.54; the words of
-the errors as users report them.
+Sources: https://platform.openai.com/docs/api-reference/chat, …/docs/guides/rate-limits, the types
+of openai 3.54; the words of the errors as users report them.
 """
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 
 from zejzl.testing.behaviours import Answer, Call, Kind, Refusal, WireName
 from zejzl.testing.wires import (
@@ -143,7 +144,12 @@ class OpenAIWire:
         return None
 
     def headers(self, call: Call) -> dict[str, str]:
-        return {"x-request-id": f"req_{call.request_id}", "openai-version": "2020-10-01"}
+        own = {"x-request-id": f"req_{call.request_id}", "openai-version": "2020-10-01"}
+        for what, allowed in call.allowances.items():
+            own[f"x-ratelimit-limit-{what}"] = str(allowed.limit)
+            own[f"x-ratelimit-remaining-{what}"] = str(allowed.remaining)
+            own[f"x-ratelimit-reset-{what}"] = _duration(allowed.reset)
+        return own
 
     def error(self, refusal: Refusal, call: Call) -> ErrorParts:
         status, type_, code, param, message = self.errors[refusal.kind]
@@ -154,7 +160,7 @@ class OpenAIWire:
             "code": code if refusal.code is None else refusal.code or None,
         }
         headers = retry_headers(refusal)
-        if refusal.kind == "rate_limited":
+        if refusal.kind == "rate_limited" and not call.allowances:
             headers |= {"x-ratelimit-limit-requests": "3", "x-ratelimit-remaining-requests": "0"}
         return refusal.status or status, headers, {"error": body}
 
@@ -207,6 +213,17 @@ class OpenAIWire:
             "service_tier": "default",
             "system_fingerprint": "fp_zejzl",
         }
+
+
+def _duration(seconds: float) -> str:
+    """Return seconds as Go writes them: "12ms", "1.5s", "6m0s"."""
+    milliseconds = ceil(seconds * 1000)
+    if 0 < milliseconds < 1000:
+        return f"{milliseconds}ms"
+    minutes, rest = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    whole = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
+    return f"{whole}{rest / 1000:g}s"
 
 
 def _usage(call: Call, words: Sequence[str]) -> Json:

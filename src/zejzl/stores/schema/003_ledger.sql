@@ -23,7 +23,8 @@ CREATE TABLE new_messages (
     options TEXT,                       -- JSON, how it was asked; NULL: as usual
     parks INTEGER NOT NULL DEFAULT 0,   -- 1: it may wait for better times
     tries INTEGER NOT NULL DEFAULT 0,   -- how often it was taken up again in vain
-    due_at TEXT                         -- parked: when it is to be taken up again
+    due_at TEXT,                        -- parked: when it is to be taken up again
+    counted INTEGER NOT NULL DEFAULT 0  -- so many of its attempts are in `spending`
 );
 
 INSERT INTO new_messages
@@ -52,7 +53,7 @@ ALTER TABLE attempts ADD COLUMN completion_tokens INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempts ADD COLUMN cost_usd REAL;              -- NULL: no price is known
 ALTER TABLE attempts ADD COLUMN settled INTEGER NOT NULL DEFAULT 1;     -- 0: estimated
 
--- The sums of what calls cost, kept in step with `attempts`; they outlive the messages.
+-- The sums of what calls cost, those under way left out; they outlive the messages.
 CREATE TABLE spending (
     day TEXT NOT NULL,                  -- of UTC, when the calls began
     provider TEXT NOT NULL,
