@@ -10,6 +10,7 @@ from src.magic import CircuitBreakerConfig, FairyMagic, HealingRecord
 from tests.driving import ask, break_down, finished
 from zejzl.errors import AuthFailed, BadRequest, ContentFiltered, RateLimited, ServerError
 from zejzl.events import BudgetRestored, Event
+from zejzl.magic.gate import LEAST_PATIENCE
 from zejzl.magic.lanes import Permit
 from zejzl.testing import FakeClock
 
