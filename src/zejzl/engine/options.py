@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from zejzl.engine.arguments import (
     checked_criticality,
@@ -18,9 +19,11 @@ from zejzl.ports import USUAL_TERMS, Terms
 from zejzl.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What `AsyncMessageBus.send` takes beside the question; None is the setting's word."""
+class Options(NamedTuple):
+    """What `AsyncMessageBus.send` takes beside the question; None is the setting's word.
+
+    A tuple, because every call makes one and compares it.
+    """
 
     provider: str | None = None
     model: str | None = None
@@ -82,7 +85,8 @@ class Options:
         """Return what is not as usual; None: everything is."""
         if self == USUAL:
             return STREAMED if streamed else None
-        told = {name: value for name, value in asdict(self).items() if value != _USUAL[name]}
+        usual = USUAL._asdict()
+        told = {name: value for name, value in self._asdict().items() if value != usual[name]}
         return json.dumps(told | {"stream": True} if streamed else told)
 
     @classmethod
@@ -97,15 +101,13 @@ class Options:
         told = json.loads(text)
         if isinstance(told, dict):
             told.pop("stream", None)  # for the record: taken up again, it is asked whole
-        known = {field.name for field in fields(cls)}
-        if not isinstance(told, dict) or not told.keys() <= known:
+        if not isinstance(told, dict) or not told.keys() <= {*cls._fields}:
             raise ValueError(f"these are no options of a request: {text:.80}")
         return cls(**told)
 
 
 USUAL = Options()
 STREAMED = '{"stream": true}'  # of a streamed request that is as usual otherwise
-_USUAL = asdict(USUAL)
 
 
 def usual_limits(settings: Settings) -> Limits:
