@@ -50,7 +50,7 @@ from zejzl.events import BreakerChanged, Event, RecoveryRecorded
 from zejzl.magic import FairyMagic
 from zejzl.messages import Delta, Message, Reply
 from zejzl.policies.parking import Spacing
-from zejzl.ports import AIProvider, Kept, Provider, SimpleProvider, Store
+from zejzl.ports import AIProvider, Kept, KeyTaken, Provider, SimpleProvider, Store
 from zejzl.settings import Settings
 
 __all__ = ["AIProvider", "AsyncMessageBus", "Message", "ParkedRequest", "RecoveredRequest"]
@@ -131,6 +131,7 @@ class AsyncMessageBus(Archive):
             handlers(self.magic),
             self._learned,
             self._parking,
+            self._engine.journal,
         )
         self._requests = 0
         self._recovery = Recovery(self.store, self._clock)
@@ -371,17 +372,21 @@ class AsyncMessageBus(Archive):
             content, conversation_id, sender, options, key=idempotency_key, streamed=True
         )
         with self._lifecycle:
-            begun = await self._intake.begin(question)
-            try:
-                if isinstance(begun, Reply):
-                    yield Delta(begun.text)
-                    yield Delta("", reply=begun)
+            while True:
+                begun = await self._intake.begin(question)
+                try:
+                    if isinstance(begun, Reply):
+                        yield Delta(begun.text)
+                        yield Delta("", reply=begun)
+                        return
+                    async with aclosing(stream(begun, allow_restart=allow_restart)) as deltas:
+                        async for delta in deltas:
+                            yield delta
                     return
-                async with aclosing(stream(begun, allow_restart=allow_restart)) as deltas:
-                    async for delta in deltas:
-                        yield delta
-            finally:
-                self._intake.end(question)
+                except KeyTaken:
+                    continue  # by another process, in this moment: wait for its answer
+                finally:
+                    self._intake.end(question)
 
     async def _take_up(self, kept: Kept, *, waited: bool = False) -> Reply:
         """Return the answer to a question that was asked in an earlier life."""

@@ -5,6 +5,7 @@ from datetime import date
 from zejzl.engine.arguments import checked_text, checked_wait
 from zejzl.engine.lifecycle import Lifecycle
 from zejzl.engine.parking import ParkedRequest, ParkedWork
+from zejzl.engine.record import Engine
 from zejzl.engine.recovery import RecoveredRequest, Recovery, Resend
 from zejzl.errors import Rejected
 from zejzl.messages import Message, Reply
@@ -19,6 +20,7 @@ class Archive:
     """
 
     store: Store
+    _engine: Engine
     _lifecycle: Lifecycle
     _parking: ParkedWork
     _recovery: Recovery
@@ -42,11 +44,13 @@ class Archive:
             NoSuchRequest: Nothing is known of it.
         """
         self._lifecycle.check()
+        await self._engine.journal.catch_up()
         return await self._parking.result(checked_text("id", id), checked_wait(wait))
 
     async def parked(self, limit: int = 1_000) -> list[ParkedRequest]:
         """Return what waits for better times, is under way again or was given up, oldest first."""
         self._lifecycle.check()
+        await self._engine.journal.catch_up()
         return await self._parking.all(limit)
 
     async def replay(self, id: str) -> None:
@@ -57,11 +61,13 @@ class Archive:
             RequestUnderWay: If it is just being tried.
         """
         self._lifecycle.check()
+        await self._engine.journal.catch_up()
         await self._parking.replay(checked_text("id", id))
 
     async def drop(self, id: str) -> None:
         """Give parked work, or a dead letter, up for good; raises what `replay` does."""
         self._lifecycle.check()
+        await self._engine.journal.catch_up()
         await self._parking.drop(checked_text("id", id))
 
     async def costs(

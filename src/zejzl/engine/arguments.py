@@ -119,7 +119,15 @@ def checked_reply(reply: object) -> Reply:
 
 
 def _is_count(tokens: object) -> bool:
-    return tokens is None or (isinstance(tokens, int) and tokens <= MOST_TOKENS)
+    return tokens is None or (type(tokens) is int and 0 <= tokens <= MOST_TOKENS)
+
+
+def checked_usage(usage: object) -> Usage:
+    """Return what a failed call's provider says it counted; nothing of what cannot be."""
+    if not isinstance(usage, Usage):
+        return Usage()
+    counts = usage.prompt_tokens, usage.completion_tokens
+    return Usage(*(count if _is_count(count) else None for count in counts))
 
 
 def _wrong(name: str, wanted: str, found: object) -> Malformed:

@@ -21,7 +21,7 @@ from zejzl.engine.targets import Target
 from zejzl.events import utc
 from zejzl.magic.lanes import Asked
 from zejzl.messages import Message, Reply, Request, Turn
-from zejzl.ports import USUAL_TERMS, Kept, Store, Terms
+from zejzl.ports import USUAL_TERMS, Kept, KeyTaken, Store, Terms
 from zejzl.settings import Settings
 
 
@@ -69,7 +69,7 @@ class Intake:
         self._clock: Clock = engine.clock
         self._begun = begun
         self._usual_limits = usual_limits(settings)
-        self._once = Once(store, engine.clock)
+        self._once = Once(store, engine.clock, engine.journal)
         self.conversations = Conversations(engine.clock)
 
     def question(
@@ -108,18 +108,20 @@ class Intake:
         Raises:
             Parked, GivenUp: Nobody could answer, and it may wait, or has waited long enough.
         """
-        begun = await self.begin(question)
-        try:
-            if isinstance(begun, Reply):
-                return begun
+        while True:
+            begun = await self.begin(question)
             try:
+                if isinstance(begun, Reply):
+                    return begun
                 return await call(begun)
+            except KeyTaken:
+                continue  # by another process, in this moment: wait for its answer
             except Exception as why:
-                if begun.record.parked is not None:
+                if isinstance(begun, Journey) and begun.record.parked is not None:
                     raise begun.record.parked from why
                 raise
-        finally:
-            self.end(question)
+            finally:
+                self.end(question)
 
     async def take_up(self, kept: Kept, *, waited: bool = False) -> Reply:
         """Return the answer to a question of an earlier life; raises what `answer` does.

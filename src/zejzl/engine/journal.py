@@ -9,7 +9,7 @@ requests at once, before anything is sent; what is under way is still settled if
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -25,6 +25,7 @@ from zejzl.ports import Done, SpendLimits, Store, Terms
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
+MOST_OWED = 10_000  # outcomes that wait for the store to be well
 
 
 class Begun(TypedDict, total=False):
@@ -57,12 +58,17 @@ class Waiting(TypedDict):
 
 
 class Journal:
-    """The store, as a request sees it."""
+    """The store, as a request sees it.
+
+    Attributes:
+        owed: Outcomes that could not be written yet, by request.
+    """
 
     def __init__(self, store: Store, breaker: CircuitBreaker, clock: Clock) -> None:
         self._store = store
         self._breaker = breaker
         self._clock = clock
+        self.owed: dict[str, Callable[[], Awaitable[None]]] = {}
 
     async def accept(
         self,
@@ -106,7 +112,11 @@ class Journal:
     ) -> None:
         """Write down what became of a request, whole."""
         token, write = self._breaker.rule.flowing, self._store.settle
-        await self._watched(token, None, write, message, attempts, events, **answer)
+        try:
+            await self._watched(token, None, write, message, attempts, events, **answer)
+        except StoreError:
+            self.owe(message.id, partial(write, message, [*attempts], [*events], **answer))
+            raise
 
     async def park(
         self,
@@ -118,6 +128,31 @@ class Journal:
         """Write down that a request waits for better times, or was given up."""
         token, write = self._breaker.rule.flowing, self._store.park
         await self._watched(token, None, write, message, attempts, events, **how)
+
+    def owe(self, message_id: str, write: Callable[[], Awaitable[None]]) -> None:
+        """Keep an outcome that could not be written, for `catch_up`."""
+        self.owed[message_id] = write
+        if len(self.owed) > MOST_OWED:
+            gone = next(iter(self.owed))
+            del self.owed[gone]
+            log.warning("the outcome of request %s is lost: too many could not be written", gone)
+
+    async def catch_up(self) -> None:
+        """Write what could not be written before.
+
+        Raises:
+            StoreError: If it cannot be now, either.
+        """
+        for id, write in list(self.owed.items()):
+            with suppress(ValueError):  # it is written by now, or was never accepted
+                await write()
+            self.owed.pop(id, None)
+
+    def write_outcome(
+        self, message: Message, attempts: Sequence[Attempt], events: Sequence[Event]
+    ) -> Awaitable[None]:
+        """Settle without a look at the circuit breaker."""
+        return self._store.settle(message, attempts, events)
 
     def settle_unheard(
         self, message: Message, attempts: Sequence[Attempt], events: Sequence[Event]

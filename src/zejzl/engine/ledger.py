@@ -10,6 +10,7 @@ whether or not anybody heard the end of its answer.
 
 from collections.abc import Sequence
 
+from zejzl.engine.arguments import checked_usage
 from zejzl.errors import (
     ConnectFailed,
     ContentFiltered,
@@ -19,7 +20,7 @@ from zejzl.errors import (
     ProviderError,
     Rejected,
 )
-from zejzl.messages import NOTHING, Attempt, Bill, Reply, Request, Usage
+from zejzl.messages import NOTHING, Attempt, Bill, Reply, Request
 from zejzl.policies.density import Density
 from zejzl.policies.prices import Prices
 from zejzl.ports import SpendLimits
@@ -93,8 +94,7 @@ class Ledger:
         if _is_free(failure):
             return NOTHING
         density = self._density(provider, model)
-        told = getattr(failure, "usage", None)
-        usage = told if isinstance(told, Usage) else Usage()
+        usage = checked_usage(getattr(failure, "usage", None))
         prompt, answer = usage.prompt_tokens, usage.completion_tokens
         settled = isinstance(failure, COUNTED) and usage.total_tokens is not None
         if prompt is None:

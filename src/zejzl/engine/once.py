@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from zejzl.clock import Clock
-from zejzl.engine.journal import Conversations, key_busy
+from zejzl.engine.journal import Conversations, Journal, key_busy
 from zejzl.engine.ledger import total_cost
 from zejzl.engine.record import GIVEN_UP, NEW, WAITS, Work
 from zejzl.errors import FailureClass, GivenUp, Parked
@@ -35,8 +35,9 @@ FRESH = Start()
 class Once:
     """Lets one request of several with the same idempotency key be made."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, journal: Journal) -> None:
         self._store = store
+        self._journal = journal
         self._clock = clock
         self._turns = Conversations(clock, key_busy)
 
@@ -57,6 +58,7 @@ class Once:
         await self._turns.begin(key, seconds)
         try:
             while True:
+                await self._journal.catch_up()
                 kept = await self._store.kept(key=key)
                 if kept is None:
                     return Start(Work(terms=terms))

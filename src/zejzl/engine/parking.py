@@ -18,17 +18,18 @@ from zejzl.clock import Clock
 from zejzl.engine.failures import in_words
 from zejzl.engine.journal import unheard
 from zejzl.engine.once import POLL_SPACING, causes_of, interrupted, reply_of, ticket_of
-from zejzl.engine.record import WAITS
+from zejzl.engine.record import GIVEN_UP, WAITS
 from zejzl.errors import (
     GivenUp,
     NoSuchRequest,
     Parked,
     RequestUnderWay,
     StoreError,
+    ZejzlError,
 )
 from zejzl.events import utc
 from zejzl.messages import Attempt, Message, Reply
-from zejzl.policies.parking import Spacing
+from zejzl.policies.parking import LONGEST, Spacing
 from zejzl.ports import Kept, Store
 
 log = logging.getLogger(__name__)
@@ -191,8 +192,8 @@ class ParkedWork:
                 try:
                     await self._take_due()
                     seconds = await self._pause()
-                except StoreError as problem:
-                    log.warning("parked work cannot be read: %s", problem)
+                except Exception as problem:  # noqa: BLE001 - damaged rows must not end the watch
+                    log.warning("parked work cannot be read: %s", in_words(problem))
                     seconds = self._spacing.first
                 with suppress(TimeoutError):
                     async with self._clock.timeout(seconds):
@@ -234,7 +235,8 @@ class ParkedWork:
         if due_at is not None and len(self._under_way) < MOST_AT_ONCE:
             now = utc(self._clock.wall())
             wait = max(0.001, (due_at - now) / timedelta(seconds=1))
-            wait = min(wait, 2.0 * self._spacing.first + 3600.0)  # whatever the wall's clock says
+            if wait > LONGEST + self._spacing.first:  # the wall's clock was another then
+                self._hopeful, wait = True, 0.001
         if self._store.shared:
             wait = LOOK_SPACING if wait is None else min(wait, LOOK_SPACING)
         return wait
@@ -247,17 +249,23 @@ class ParkedWork:
             self._hopeful = False  # nobody is well after all: wait until the next is due
             log.info("parked work in vain: %s", ticket)
         except BaseException as problem:
+            self._hopeful = False
             self._put_back(kept, problem)
             if not isinstance(problem, Exception):
                 raise
 
     def _put_back(self, kept: Kept, problem: BaseException) -> None:
         """Park what could not even begin; where it did, what became of it is written already."""
+        if getattr(problem, "reply", None) is not None:
+            return  # it is answered: the journal writes that down as soon as the store lets it
         said = in_words(problem)
         log.info("parked request %s was put back: %s", kept.message.id, said)
-        due_at = utc(self._clock.wall() + self._spacing.first)
-        message = replace(kept.message, error=f"{WAITS}: {said}")
-        attempts = interrupted(kept.attempts)
+        # How it was asked cannot be read: no time mends that.
+        hopeless = isinstance(problem, ValueError | TypeError | RecursionError)
+        hopeless &= not isinstance(problem, ZejzlError)
+        due_at = None if hopeless else utc(self._clock.wall() + self._spacing.first)
+        message = replace(kept.message, error=f"{GIVEN_UP if hopeless else WAITS}: {said}")
+        attempts = getattr(problem, "attempts", ()) or interrupted(kept.attempts)
         with suppress(StoreError, ValueError):
             # It is refused where the request is parked or settled already.
             parked = self._store.park(message, attempts, tries=kept.tries, due_at=due_at)

@@ -9,6 +9,7 @@ transaction books one call. What was learned is this bus's own; the provider's c
 do is in it already.
 """
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ from zejzl.clock import Clock
 from zejzl.engine.journal import unheard
 from zejzl.engine.targets import Target
 from zejzl.errors import StoreError
-from zejzl.policies.quota import Booking, Meter, Rates
+from zejzl.policies.quota import Booking, Meter, Rates, Seen
 from zejzl.ports import Store
 from zejzl.settings import RateLimit
 
@@ -67,6 +68,7 @@ class Quotas:
         self._learned: dict[tuple[str, str], Meter] = {}
         self.any = bool(limits)
         self._heard: dict[tuple[str, str], float] = {}
+        self._rubbish: set[str] = set()  # providers whose words made no sense; told once
 
     def limits(self, target: Target) -> bool:
         """Say whether any limit holds for a call."""
@@ -104,7 +106,7 @@ class Quotas:
         try:
             for name in self._names(target):
                 ahead = booked.start - self._clock.now()
-                booking = await self._revise(name, partial(_book, tokens, ahead))
+                booking = await self._booked(name, partial(_book, tokens, ahead))
                 there.append((name, booking))
                 ahead = booking.start - self._clock.wall()
                 booked.start = max(booked.start, self._clock.now() + ahead)
@@ -112,6 +114,19 @@ class Quotas:
             self.cancel(booked)
             raise
         return booked
+
+    async def _booked(self, name: str, work: Callable[[Meter, float], Booking]) -> Booking:
+        """Return a booking in the store; one that comes after its caller has left is cancelled."""
+        booking = asyncio.ensure_future(self._revise(name, work))
+        try:
+            return await asyncio.shield(booking)
+        except BaseException:
+            booking.add_done_callback(partial(self._come_too_late, name))
+            raise
+
+    def _come_too_late(self, name: str, booking: "asyncio.Future[Booking]") -> None:
+        if not booking.cancelled() and booking.exception() is None:
+            self._revise_unheard(name, partial(_cancel, booking.result()))
 
     def cancel(self, reservation: Reservation) -> None:
         """Give back the turn of a call that was never made."""
@@ -131,20 +146,26 @@ class Quotas:
     def look(self, target: Target) -> None:
         """Take in what the provider has said of its limits, if it has said anything new."""
         told = getattr(target.provider, "quota", None)
-        found = told(target.model) if told is not None else None
-        if found is None:
+        if told is None:
             return
-        key, (at, seen) = (target.name, target.model), found
+        try:
+            found = told(target.model)
+            if found is not None:
+                self._learn((target.name, target.model), *found)
+        except Exception as problem:  # noqa: BLE001 - a user's own may say anything; the answer counts
+            if target.name not in self._rubbish:
+                log.warning("what %s says of its rate limits is no use: %r", target.name, problem)
+            self._rubbish.add(target.name)
+
+    def _learn(self, key: tuple[str, str], at: float, seen: Seen) -> None:
         if self._heard.get(key) == at:
             return
-        self._heard[key] = at
         meter = self._learned.get(key)
-        if meter is None:
-            if len(self._learned) >= MOST_METERS:
-                return
-            meter = self._learned[key] = Meter(Rates())
-            self.any = True
+        if meter is None and len(self._learned) >= MOST_METERS:
+            return
+        meter = meter or Meter(Rates())
         meter.observe(at, seen)
+        self._learned[key], self._heard[key], self.any = meter, at, True
 
     def status(self) -> list[dict[str, object]]:
         """Return what limits are in force, JSON-ready."""

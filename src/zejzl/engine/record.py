@@ -7,6 +7,7 @@ accepted ──▶ attempt(n) ──▶ settled, with the answer or without
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from zejzl.clock import Clock
@@ -229,6 +230,10 @@ class Record:
                 await self._settle_without(why)
         except (StoreError, TimeoutError) as problem:
             why.add_note(f"and the journal could not be settled: {problem}")
+            if not self._work.waited:  # its caller is told; else the watch parks it again
+                message, told = replace(self.message, error=in_words(why)), [*self.recoveries]
+                settle = partial(self._journal.write_outcome, message, [*self.attempts], told)
+                self._journal.owe(message.id, settle)
 
     async def _settle_without(self, why: BaseException) -> None:
         message = replace(self.message, error=in_words(why))

@@ -42,6 +42,7 @@ class Recovery:
         self._clock = clock
         self._claimed: dict[str, InFlight] = {}  # ours, and not yet returned; oldest first
         self._settled: dict[str, RecoveredRequest] = {}
+        self._claiming: asyncio.Future[list[InFlight]] | None = None
 
     async def run(self, resend: Resend | None) -> list[RecoveredRequest]:
         """Return what was in flight, settled, oldest first.
@@ -49,7 +50,15 @@ class Recovery:
         Args:
             resend: Asks for one once more and settles it; None: they are settled as they are.
         """
-        for orphan in await self._store.orphans():
+        if self._claiming is None:
+            self._claiming = asyncio.ensure_future(self._store.orphans())
+        try:
+            # To the end, whoever leaves: what is claimed is ours, and nobody else will find it.
+            found = await asyncio.shield(self._claiming)
+        finally:
+            if self._claiming.done():
+                self._claiming = None
+        for orphan in found:
             self._claimed[orphan.message.id] = orphan
         room = asyncio.Semaphore(MOST_AT_ONCE)
 
@@ -84,7 +93,8 @@ class Recovery:
         except (ZejzlError, ValueError, TypeError) as problem:
             message = replace(orphan.message, error=in_words(problem))
             with suppress(ValueError):  # as a rule the one that failed has settled it
-                await self._store.settle(message, interrupted(kept.attempts))
+                tried = getattr(problem, "attempts", ()) or interrupted(kept.attempts)
+                await self._store.settle(message, tried)
             return RecoveredRequest(message, maybe_duplicate, error=problem)
         message = orphan.message.answered(reply.text, reply.provider, reply.latency_s)
         return RecoveredRequest(message, maybe_duplicate, reply)

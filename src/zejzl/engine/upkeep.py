@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from zejzl.clock import Clock
 from zejzl.engine.commands import Commands, Handler
+from zejzl.engine.journal import Journal
 from zejzl.engine.learned import Learned
 from zejzl.engine.parking import ParkedWork
 from zejzl.errors import StoreError, words
@@ -32,6 +33,7 @@ class Upkeep:
         handlers: What other processes may ask, see `Commands`.
         learned: What is to outlive the process.
         parking: Work that waits to be taken up again.
+        journal: Outcomes that could not be written are written here.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Upkeep:
         handlers: Mapping[str, Handler],
         learned: Learned,
         parking: ParkedWork,
+        journal: Journal,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -54,6 +57,7 @@ class Upkeep:
         self._commands = Commands(store, clock, owner, shown)
         self._learned = learned
         self._parking = parking
+        self._journal = journal
         self._troubles: dict[str, str] = {}
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -100,8 +104,11 @@ class Upkeep:
             self._changed.clear()
             await self._snapshot()
             await self._clock.sleep(SNAPSHOT_SPACING)
+            if self._journal.owed:
+                self._changed.set()
 
     async def _snapshot(self) -> None:
+        await self._contained("outcomes of requests", self._journal.catch_up)
         await self._contained("the state", self._keep_state)
         await self._contained("what was learned", self._learned.keep)
 

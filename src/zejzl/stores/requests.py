@@ -202,10 +202,13 @@ class Requests:
 
         def take(connection: sqlite3.Connection) -> list[Kept]:
             seqs = found(connection)[:limit]
-            for seq in seqs:
-                connection.execute(sql.TAKE_UP, (self._database.lock.owner, seq))
             rows = [connection.execute(sql.KEPT_AT, (seq,)).fetchone() for seq in seqs]
-            return self._readable("requests", rows, lambda row: self._kept(connection, row))
+            return self._readable("requests", rows, lambda row: taken_up(connection, row))
+
+        def taken_up(connection: sqlite3.Connection, row: Sequence[Any]) -> Kept:
+            self._kept(connection, row)  # what cannot be read is not taken
+            connection.execute(sql.TAKE_UP, (self._database.lock.owner, row[0]))
+            return self._kept(connection, connection.execute(sql.KEPT_AT, row[:1]).fetchone())
 
         return await self._database.write(take) if await self._database.read(found) else []
 
@@ -230,8 +233,9 @@ class Requests:
 
     async def next_due(self) -> datetime | None:
         def work(connection: sqlite3.Connection) -> datetime | None:
-            (due_at,) = connection.execute(sql.NEXT_DUE).fetchone()
-            return None if due_at is None else time_of(due_at)
+            rows = connection.execute(sql.NEXT_DUE).fetchall()
+            due = self._readable("requests", rows, lambda row: time_of(row[0]))
+            return due[0] if due else None
 
         return await self._database.read(work)
 

@@ -69,7 +69,7 @@ KEPT_AT = f"{KEPT} WHERE seq = ?"
 PARKED = f"""{KEPT}
     WHERE state IN ('parked', 'dead') OR state = 'accepted' AND parks ORDER BY seq LIMIT ?"""
 DUE = "SELECT seq FROM messages WHERE state = 'parked' AND due_at <= ? ORDER BY due_at LIMIT ?"
-NEXT_DUE = "SELECT min(due_at) FROM messages WHERE state = 'parked'"
+NEXT_DUE = "SELECT due_at FROM messages WHERE state = 'parked' ORDER BY due_at LIMIT 5"
 PARKING_OWNERS = "SELECT DISTINCT owner FROM messages WHERE state = 'accepted' AND parks"
 LEFT = "SELECT seq FROM messages WHERE state = 'accepted' AND parks AND owner = ? ORDER BY seq"
 SPEND = """
