@@ -1,0 +1,1 @@
+"""Mining what happened, and statistics on it: pure, values in, values out."""
