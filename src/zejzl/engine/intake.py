@@ -5,7 +5,7 @@ checked ─▶ its idempotency key's turn ─▶ its conversation's turn ─▶ 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from uuid import uuid4
+from secrets import token_hex
 
 from zejzl.clock import Clock
 from zejzl.engine.arguments import checked_text
@@ -172,7 +172,7 @@ class Intake:
         if whose is not None:
             request = replace(request, history=await self._told(whose))
         message = start.message or Message(
-            id=uuid4().hex,
+            id=token_hex(16),
             content=request.content,
             timestamp=utc(self._clock.wall()),
             sender=question.sender,

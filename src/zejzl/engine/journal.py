@@ -13,33 +13,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import ParamSpec, TypedDict, Unpack
+from types import TracebackType
+from typing import TypedDict, Unpack
 
 from zejzl.clock import Clock
 from zejzl.errors import CircuitOpen, ConversationBusy, Rejected, RequestUnderWay, StoreError
 from zejzl.events import Event
 from zejzl.magic import CircuitBreaker
-from zejzl.messages import Attempt, Bill, Message
+from zejzl.messages import NOTHING, Attempt, Bill, Message
 from zejzl.policies.breaker import Refused
-from zejzl.ports import Done, SpendLimits, Store, Terms
+from zejzl.ports import USUAL_TERMS, Done, SpendLimits, Store, Terms
 
 log = logging.getLogger(__name__)
-P = ParamSpec("P")
 MOST_OWED = 10_000  # outcomes that wait for the store to be well
-
-
-class Begun(TypedDict, total=False):
-    """What is written down with an attempt; see `Store.attempt`."""
-
-    bill: Bill
-    limits: SpendLimits | None
-    at: datetime | None
-
-
-class Accepted(Begun, total=False):
-    """What is written down with a request, too; see `Store.accept`."""
-
-    terms: Terms
 
 
 class Answered(TypedDict, total=False):
@@ -76,7 +62,11 @@ class Journal:
         provider: str,
         model: str,
         seconds: float | None,
-        **with_it: Unpack[Accepted],
+        *,
+        bill: Bill = NOTHING,
+        terms: Terms = USUAL_TERMS,
+        limits: SpendLimits | None = None,
+        at: datetime | None = None,
     ) -> None:
         """Write down a request with its first attempt; raises before anything is sent.
 
@@ -87,8 +77,12 @@ class Journal:
         if isinstance(token, Refused):
             reason = f"the store keeps failing, the last time with: {self._breaker.last_error}"
             raise CircuitOpen(self._breaker.name, token.retry_after, reason)
-        write = self._store.accept
-        await self._watched(token, seconds, write, message, provider, model, **with_it)
+        with _Watch(self._breaker, token):
+            written = self._store.accept(
+                message, provider, model, bill=bill, terms=terms, limits=limits, at=at
+            )
+            if not isinstance(written, Done):
+                await self._within(seconds, written)
 
     async def attempt(
         self,
@@ -97,11 +91,17 @@ class Journal:
         provider: str,
         model: str,
         seconds: float | None,
-        **with_it: Unpack[Begun],
+        *,
+        bill: Bill = NOTHING,
+        limits: SpendLimits | None = None,
+        at: datetime | None = None,
     ) -> None:
         """Write down that a further attempt begins; raises as `accept` does."""
-        token, write = self._breaker.rule.flowing, self._store.attempt
-        await self._watched(token, seconds, write, message_id, number, provider, model, **with_it)
+        with self._watch():
+            written = self._store.attempt(
+                message_id, number, provider, model, bill=bill, limits=limits, at=at
+            )
+            await self._within(seconds, written)
 
     async def settle(
         self,
@@ -111,9 +111,12 @@ class Journal:
         **answer: Unpack[Answered],
     ) -> None:
         """Write down what became of a request, whole."""
-        token, write = self._breaker.rule.flowing, self._store.settle
+        write = self._store.settle
         try:
-            await self._watched(token, None, write, message, attempts, events, **answer)
+            with self._watch():
+                written = write(message, attempts, events, **answer)
+                if not isinstance(written, Done):
+                    await written
         except StoreError:
             self.owe(message.id, partial(write, message, [*attempts], [*events], **answer))
             raise
@@ -126,8 +129,8 @@ class Journal:
         **how: Unpack[Waiting],
     ) -> None:
         """Write down that a request waits for better times, or was given up."""
-        token, write = self._breaker.rule.flowing, self._store.park
-        await self._watched(token, None, write, message, attempts, events, **how)
+        with self._watch():
+            await self._store.park(message, attempts, events, **how)
 
     def owe(self, message_id: str, write: Callable[[], Awaitable[None]]) -> None:
         """Keep an outcome that could not be written, for `catch_up`."""
@@ -172,26 +175,39 @@ class Journal:
         with _told():
             unheard(self._store.park(message, attempts, events, **how))
 
-    async def _watched(
+    def _watch(self) -> "_Watch":
+        """Return a watch over a write that is made even where the store keeps failing."""
+        return _Watch(self._breaker, self._breaker.rule.flowing)
+
+    async def _within(self, seconds: float | None, written: Awaitable[None]) -> None:
+        async with self._clock.timeout(seconds):
+            await written
+
+
+class _Watch:
+    """Tells the store's circuit breaker how a write ended."""
+
+    __slots__ = ("_breaker", "_token")
+
+    def __init__(self, breaker: CircuitBreaker, token: int) -> None:
+        self._breaker = breaker
+        self._token = token
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
         self,
-        token: int,
-        seconds: float | None,
-        write: Callable[P, Awaitable[None]],
-        *args: P.args,
-        **kwargs: P.kwargs,
+        kind: type[BaseException] | None,
+        failure: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
-        try:
-            written = write(*args, **kwargs)
-            if not isinstance(written, Done):
-                async with self._clock.timeout(seconds):
-                    await written
-        except StoreError as problem:
-            self._breaker.fail(token, problem)
-            raise
-        except BaseException:
-            self._breaker.void(token)
-            raise
-        self._breaker.ok(token)
+        if failure is None:
+            self._breaker.ok(self._token)
+        elif isinstance(failure, StoreError):
+            self._breaker.fail(self._token, failure)
+        else:
+            self._breaker.void(self._token)
 
 
 @contextmanager

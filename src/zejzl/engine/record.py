@@ -12,7 +12,7 @@ from typing import Any
 
 from zejzl.clock import Clock
 from zejzl.engine.failures import in_words
-from zejzl.engine.journal import Begun, Journal, Waiting
+from zejzl.engine.journal import Journal, Waiting
 from zejzl.engine.ledger import Ledger, octets, total_cost
 from zejzl.engine.quotas import Quotas
 from zejzl.engine.targets import Pick, Target
@@ -107,15 +107,26 @@ class Record:
         """
         target, number = pick.target, len(self._work.earlier) + pick.number
         asked, pick.at = self._octets(request), utc(self._clock.wall())
-        pick.bill = self._ledger.estimate(target.name, target.model, asked, request.max_tokens)
-        paid = Begun(bill=pick.bill, limits=self._ledger.limits, at=pick.at)
-        name, model, journal = target.name, target.model, self._journal
+        name, model, journal, limits = target.name, target.model, self._journal, self._ledger.limits
+        bill = pick.bill = self._ledger.estimate(name, model, asked, request.max_tokens)
         if self._accepted:
-            await journal.attempt(self.message.id, number, name, model, seconds, **paid)
+            id = self.message.id
+            await journal.attempt(
+                id, number, name, model, seconds, bill=bill, limits=limits, at=pick.at
+            )
         else:
             self._accepted = True
             terms = self._work.terms
-            await journal.accept(self.message, name, model, seconds, terms=terms, **paid)
+            await journal.accept(
+                self.message,
+                name,
+                model,
+                seconds,
+                bill=bill,
+                terms=terms,
+                limits=limits,
+                at=pick.at,
+            )
 
     def weight(self, target: Target, request: Request) -> int:
         """Return how many tokens a call will be counted as, about."""

@@ -14,6 +14,11 @@ from zejzl.ports import Terms
 MOST_ROWS = 2**63 - 1  # SQLite's largest number
 
 
+def _plain(*texts: str | None) -> bool:
+    """Return whether nothing in `texts` needs a closer look; on the path of every call."""
+    return all([text is None or text.isascii() for text in texts])
+
+
 def check_texts(**texts: str | None) -> None:
     """Refuse text that UTF-8 cannot hold."""
     for name, text in texts.items():
@@ -23,6 +28,16 @@ def check_texts(**texts: str | None) -> None:
 
 def check_request(message: Message, model: str) -> None:
     """Refuse a request that could not be read back as it was."""
+    check_zone(message.timestamp)
+    if _plain(
+        message.id,
+        message.conversation_id,
+        message.sender,
+        message.provider,
+        message.content,
+        model,
+    ):
+        return
     check_texts(
         id=message.id,
         conversation_id=message.conversation_id,
@@ -31,7 +46,6 @@ def check_request(message: Message, model: str) -> None:
         content=message.content,
         model=model,
     )
-    check_zone(message.timestamp)
 
 
 def check_terms(terms: Terms) -> None:
@@ -49,6 +63,25 @@ def check_outcome(
     """Refuse an outcome that is none, or that could not be read back."""
     if message.response is None and message.error is None:
         raise ValueError(f"message {message.id!r} has neither response nor error: not an outcome")
+    if not _plain(
+        message.id, message.provider, message.response, message.error, model, finish_reason
+    ):
+        _check_outcome_texts(message, model, finish_reason)
+    for attempt in attempts:
+        if not _plain(
+            attempt.provider, attempt.model, attempt.outcome, attempt.remedy, attempt.error
+        ):
+            check_texts(
+                provider=attempt.provider,
+                model=attempt.model,
+                outcome=attempt.outcome,
+                remedy=attempt.remedy,
+                error=attempt.error,
+            )
+    check_events(events)
+
+
+def _check_outcome_texts(message: Message, model: str, finish_reason: str) -> None:
     check_texts(
         id=message.id,
         provider=message.provider,
@@ -57,15 +90,6 @@ def check_outcome(
         model=model,
         finish_reason=finish_reason,
     )
-    for attempt in attempts:
-        check_texts(
-            provider=attempt.provider,
-            model=attempt.model,
-            outcome=attempt.outcome,
-            remedy=attempt.remedy,
-            error=attempt.error,
-        )
-    check_events(events)
 
 
 def check_events(events: Sequence[Event]) -> None:

@@ -6,6 +6,7 @@ this store lies on the path of every call, and a turn of the event loop costs mo
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from typing import TypeVar
@@ -185,17 +186,7 @@ class InMemoryStore:
         """Write what became of an accepted request, and return its row."""
         row = under_way(rows.messages, message.id)
         asked = row.message
-        row.message = Message(
-            id=asked.id,
-            content=asked.content,
-            timestamp=asked.timestamp,
-            sender=asked.sender,
-            provider=message.provider,
-            response=message.response,
-            response_time=message.response_time,
-            error=message.error,
-            conversation_id=asked.conversation_id,
-        )
+        row.message = message if _same(asked, message) else _with_outcome(asked, message)
         wall = self._clock.wall()
         for each in attempts[row.counted :]:
             rows.spending[account_of(each, wall)].add(each.bill)
@@ -447,3 +438,24 @@ class InMemoryStore:
             id: command for id, command in rows.commands.items() if command.at >= before
         }
         return Done(count - len(rows.events) - len(rows.snapshots) - len(rows.commands))
+
+
+def _same(asked: Message, message: Message) -> bool:
+    """Return whether `message` is surely what was accepted, but for the outcome."""
+    return (
+        message.content is asked.content
+        and message.timestamp is asked.timestamp
+        and message.sender is asked.sender
+        and message.conversation_id is asked.conversation_id
+    )
+
+
+def _with_outcome(asked: Message, message: Message) -> Message:
+    """Return what was accepted with the outcome that `message` has."""
+    return replace(
+        asked,
+        provider=message.provider,
+        response=message.response,
+        response_time=message.response_time,
+        error=message.error,
+    )
