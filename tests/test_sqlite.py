@@ -460,7 +460,7 @@ async def test_a_newer_schema_is_refused_and_left_as_it_is(path: Path) -> None:
     query(path, "PRAGMA user_version = 99")
     before = content(path)
 
-    with pytest.raises(StoreTooNew, match="has schema 99, this zejzl knows 3"):
+    with pytest.raises(StoreTooNew, match="has schema 99, this zejzl knows 4"):
         await open_store(path)
 
     assert content(path) == before

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from zejzl.errors import StoreError
 from zejzl.events import BreakerChanged, BudgetRestored, Event, RecoveryRecorded, RequestRecovered
 from zejzl.messages import Attempt, Message
-from zejzl.ports import Store
+from zejzl.ports import ANY, Memory, Store
 from zejzl.stores import InMemoryStore, SqliteStore
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -583,6 +583,177 @@ async def test_pruning_takes_commands_and_no_id_is_used_twice(
     assert await store.post_command("bus", "newer", "{}") > new
 
 
+# Memories
+
+
+def memory(
+    id: str = "1",
+    text: str = "",
+    *,
+    type: str = "plan",
+    conversation_id: str | None = "c",
+    at: datetime = NOON,
+) -> Memory:
+    return Memory(
+        id=id,
+        type=type,
+        conversation_id=conversation_id,
+        at=at,
+        body=f'{{"id": "{id}"}}',
+        text=text,
+    )
+
+
+async def recalled(store: Store, **wanted: Any) -> list[str]:
+    return [each.id for each in await store.recall(**wanted)]
+
+
+async def test_a_memory_comes_back_as_it_was(store: Store) -> None:
+    kept = [memory("1", "some 👍 text"), memory("2", conversation_id=None, type="x")]
+
+    await store.remember(kept)
+
+    assert await store.recall() == kept
+
+
+async def test_memories_are_in_the_order_of_their_times_then_as_they_came(store: Store) -> None:
+    second = timedelta(seconds=1)
+    await store.remember([memory("b"), memory("a"), memory("late", at=NOON + second)])
+    await store.remember([memory("early", at=NOON - second), memory("c")])
+
+    assert await recalled(store) == ["early", "b", "a", "c", "late"]
+    assert await recalled(store, limit=2) == ["c", "late"]
+    assert await recalled(store, limit=0) == []
+
+
+async def test_of_memories_with_one_id_the_first_is_kept(store: Store) -> None:
+    await store.remember([memory("1", "first"), memory("1", "second")])
+    await store.remember([memory("1", "third"), memory("2")])
+
+    assert await store.recall() == [memory("1", "first"), memory("2")]
+    assert await recalled(store, text="third") == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ({"type": "plan"}, ["1", "2"]),
+        ({"type": "Plan"}, []),
+        ({"conversation_id": "c"}, ["1", "3"]),
+        ({"conversation_id": None}, ["2"]),
+        ({"conversation_id": ANY}, ["1", "2", "3"]),
+        ({"conversation_id": ""}, []),
+        ({"since": NOON + timedelta(seconds=1)}, ["2", "3"]),
+        ({"until": NOON + timedelta(seconds=1)}, ["1"]),
+        ({"text": "deploy"}, ["1", "3"]),
+        ({"text": "FRIDAY, deploy!"}, ["3"]),
+        ({"text": "deploy", "type": "plan", "conversation_id": "c", "since": NOON}, ["1"]),
+        ({"text": "deploy", "limit": 1}, ["3"]),
+    ],
+    ids=[
+        "type", "another case", "conversation", "no conversation", "any", "empty", "since", "until",
+        "word", "words", "all together", "newest",
+    ],
+)  # fmt: skip
+async def test_memories_are_found_by_what_they_are(
+    store: Store, wanted: dict[str, Any], found: list[str]
+) -> None:
+    await store.remember(
+        [
+            memory("1", "Deploy the shop"),
+            memory("2", "nothing", conversation_id=None, at=NOON + timedelta(seconds=1)),
+            memory("3", "no deploy on Friday", type="note", at=NOON + timedelta(seconds=2)),
+        ]
+    )
+
+    assert await recalled(store, **wanted) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            '"',
+            "'",
+            "a AND",
+            "NOT",
+            "NEAR(a b",
+            "*",
+            "^a",
+            "words:a",
+            "{a b}: c",
+            "a OR b)",
+            "-- a",
+        ),
+        *("a\x00b", "%", "_", "a;DROP TABLE memories", "(" * 500, "\\", '""" a', "", " "),
+    ],
+)
+async def test_any_text_is_a_search_for_its_words(store: Store, text: str) -> None:
+    await store.remember([memory("1", "a b"), memory("2", text)])
+
+    found = await recalled(store, text=text)
+
+    assert set(found) <= {"1", "2"}
+    assert ("2" in found) == any(letter.isalnum() for letter in text)
+
+
+async def test_no_more_memories_are_kept_than_are_to_be(store: Store) -> None:
+    for n in range(10):
+        await store.remember([memory(str(n), at=NOON - timedelta(seconds=n))], keep=3)
+    one_by_one = await recalled(store)
+
+    await store.remember([memory(f"all {n}") for n in range(10)], keep=4)
+
+    assert one_by_one == ["9", "8", "7"]
+    assert await recalled(store) == ["all 6", "all 7", "all 8", "all 9"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        (replace(memory(), text=HALF), "text is not storable"),
+        (replace(memory(), conversation_id=HALF), "conversation_id is not storable"),
+        (replace(memory(), at=NOON.replace(tzinfo=None)), "must be aware"),
+    ],
+    ids=["text", "conversation", "time"],
+)
+async def test_of_memories_with_a_wrong_one_none_is_written(
+    store: Store, wrong: Memory, problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem):
+        await store.remember([memory("fine"), wrong])
+
+    assert await store.recall() == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "problem"),
+    [
+        ({"since": NOON.replace(tzinfo=None)}, "aware"),
+        ({"until": NOON.replace(tzinfo=None)}, "aware"),
+        ({"limit": -1}, "limit must be 0 or more"),
+        ({"text": HALF}, "text is not storable"),
+    ],
+    ids=["since", "until", "limit", "text"],
+)
+async def test_a_recall_that_cannot_be_is_refused(
+    store: Store, wanted: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem):
+        await store.recall(**wanted)
+    with pytest.raises(ValueError, match="keep must be 1 or more"):
+        await store.remember([memory()], keep=0)
+
+
+async def test_pruning_takes_old_memories(store: Store) -> None:
+    old = NOON - timedelta(days=1)
+    await store.remember([memory("old", "word", at=old), memory("new", "word")])
+
+    gone = await store.prune(before=NOON)
+
+    assert (gone, await recalled(store, text="word")) == (1, ["new"])
+
+
 # Pruning
 
 
@@ -718,6 +889,8 @@ async def test_only_an_open_store_answers(unopened: Store, state: str) -> None:
         lambda: unopened.messages(),
         lambda: unopened.attempts("m1"),
         lambda: unopened.record(EVENTS),
+        lambda: unopened.remember([memory()]),
+        lambda: unopened.recall(),
         lambda: unopened.events(),
         lambda: unopened.setting("x"),
         lambda: unopened.keep_setting("x", "y"),

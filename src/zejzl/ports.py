@@ -7,7 +7,8 @@ A plug-in satisfies a Protocol and inherits nothing. `tests/test_providers.py` a
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from enum import Enum
+from typing import Final, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from zejzl.events import Event
 from zejzl.messages import NOTHING, Attempt, Bill, Delta, Message, Reply, Request
@@ -202,8 +203,38 @@ class InFlight:
     attempts: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """An event of the user's or an agent's own, as a store keeps it.
+
+    Attributes:
+        id: Unique; of two with one id, the first is kept.
+        conversation_id: The conversation it belongs to; None belongs to none.
+        at: When it happened, aware.
+        body: The event, JSON.
+        text: What a search looks through.
+    """
+
+    id: str
+    type: str
+    conversation_id: str | None
+    at: datetime
+    body: str
+    text: str = ""
+
+
+class Whichever(Enum):
+    """Says "whichever conversation" where None says "of none"."""
+
+    ANY = "any"
+
+
+ANY: Final = Whichever.ANY
+MOST_MEMORIES = 100_000
+
+
 class Store(Protocol):
-    """Where messages, their journal, events and kept settings live.
+    """Where messages, their journal, events, memories and kept settings live.
 
     Writes are queued when called and durable when awaited: a write whose awaitable is dropped
     still happens, in order, unless the process dies first. One that is written already may return
@@ -373,6 +404,35 @@ class Store(Protocol):
     ) -> list[Event]:
         """Return the newest `limit` events, oldest first."""
 
+    def remember(self, memories: Sequence[Memory], *, keep: int = MOST_MEMORIES) -> Awaitable[None]:
+        """Keep memories; of an id that is known, nothing is written.
+
+        Args:
+            memories: All of them or, where one cannot be written, none.
+            keep: Most that are kept of all; what was remembered first goes first.
+        """
+
+    async def recall(
+        self,
+        *,
+        type: str | None = None,
+        conversation_id: str | Literal[Whichever.ANY] | None = ANY,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        text: str | None = None,
+        limit: int = 100,
+    ) -> list[Memory]:
+        """Return the newest `limit` memories, oldest first: by time, then as they came.
+
+        Args:
+            type: Of this type alone.
+            conversation_id: Of this conversation alone; None: of those that belong to none.
+            since: From then on.
+            until: Before then.
+            text: With all of its words, in any order; case does not matter, and nothing in it is
+                syntax. A text without a word is found nowhere.
+        """
+
     async def setting(self, name: str) -> str | None:
         """Return a setting the bus keeps, or None."""
 
@@ -415,7 +475,7 @@ class Store(Protocol):
         """Return what is wrong with the stored data; [] when nothing is."""
 
     def prune(self, *, before: datetime) -> Awaitable[int]:
-        """Delete settled messages, events, snapshots and commands older than `before`.
+        """Delete what is older than `before`, except messages that are not settled.
 
         Returns how many they were.
         """

@@ -35,6 +35,7 @@ from zejzl.stores.arguments import (
     check_zone,
     stamp,
 )
+from zejzl.stores.memories import MemoriesInMemory
 from zejzl.stores.rows import CommandRow, Declined, RequestRow, Tables, under_way
 from zejzl.stores.spending import Spendings, account_of, check_spend, day_of, sums
 
@@ -44,14 +45,14 @@ T = TypeVar("T")
 _DONE = Done(None)
 
 
-class InMemoryStore:
+class InMemoryStore(MemoriesInMemory):
     """A Store without a file: fast, bounded, and gone with the process.
 
     What it keeps outlives `close`, for another `open`.
 
     Args:
-        limit: Most messages, and most events and commands, that are kept; the oldest go first. A
-            message that is not settled stays.
+        limit: Most messages, and most events, memories and commands, that are kept; the oldest go
+            first. A message that is not settled stays.
     """
 
     shared = False
@@ -437,6 +438,7 @@ class InMemoryStore:
         rows.commands = {
             id: command for id, command in rows.commands.items() if command.at >= before
         }
+        count += self._shelf.forget(before)
         return Done(count - len(rows.events) - len(rows.snapshots) - len(rows.commands))
 
 

@@ -25,6 +25,7 @@ from zejzl.stores import statements as sql
 from zejzl.stores.arguments import check_events, check_limit, check_texts, event_rows, stamp
 from zejzl.stores.check import problems
 from zejzl.stores.database import Database
+from zejzl.stores.memory_tables import Memories, memory_problems, prune_memories
 from zejzl.stores.requests import Requests, message_of, time_of
 from zejzl.stores.writer import UNFINISHED, Unfinished
 
@@ -34,7 +35,7 @@ PRUNE_ROWS = 500  # rows deleted in one transaction, so that no other write wait
 PRUNE = sql.PRUNE_MESSAGES, sql.PRUNE_EVENTS, sql.PRUNE_SNAPSHOTS, sql.PRUNE_COMMANDS
 
 
-class SqliteStore(Requests):
+class SqliteStore(Requests, Memories):
     """A Store in a file.
 
     Args:
@@ -228,7 +229,8 @@ class SqliteStore(Requests):
 
     async def check(self) -> list[str]:
         try:
-            return await self._database.read(problems)
+            found = await self._database.read(problems)
+            return found + await self._database.read(memory_problems)
         except StoreCorrupt as damage:
             return [str(damage)]
 
@@ -248,7 +250,9 @@ class SqliteStore(Requests):
                 gone += deleted
                 if deleted == PRUNE_ROWS:
                     return UNFINISHED
-            return gone
+            forgotten = prune_memories(connection, limit, PRUNE_ROWS)
+            gone += forgotten
+            return UNFINISHED if forgotten == PRUNE_ROWS else gone
 
         return self._database.write(work)
 

@@ -128,3 +128,27 @@ WAITING_COMMANDS = """
 TAKE_COMMANDS = "UPDATE commands SET state = 'taken' WHERE owner = ? AND state = 'waiting'"
 ANSWER_COMMAND = "UPDATE commands SET state = ?, answer = ? WHERE id = ? AND state = 'taken'"
 COMMAND = "SELECT state, answer FROM commands WHERE id = ?"
+REMEMBER = """
+    INSERT INTO memories (id, type, conversation_id, at, body, text, indexed)
+    VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"""
+MEMORIES = "SELECT id, type, conversation_id, at, body, text FROM memories"
+CREATE_INDEX = """
+    CREATE VIRTUAL TABLE memory_words
+    USING fts5 (words, tokenize = 'ascii', detail = 'none', columnsize = 0)"""
+INDEX_EXISTS = "SELECT 1 FROM sqlite_master WHERE name = 'memory_words'"
+INDEX = "INSERT INTO memory_words (rowid, words) VALUES (?, ?)"
+UNINDEX = "DELETE FROM memory_words WHERE rowid = ?"
+IN_INDEX = """seq IN (
+        SELECT rowid FROM memory_words WHERE memory_words MATCH ?
+        UNION ALL
+        SELECT seq FROM memories WHERE NOT indexed AND holds_words(text))"""
+IN_TEXT = "holds_words(text)"
+MEMORY_SPAN = """
+    SELECT coalesce((SELECT max(seq) FROM memories) - (SELECT min(seq) FROM memories) + 1, 0)"""
+COUNT_MEMORIES = "SELECT count(*) FROM memories"
+FIRST_MEMORIES = "SELECT seq FROM memories ORDER BY seq LIMIT ?"
+OLD_MEMORIES = "SELECT seq FROM memories WHERE at < ? LIMIT ?"
+FORGET_MEMORY = "DELETE FROM memories WHERE seq = ?"
+LOST_WORDS = """
+    SELECT id FROM memories
+    WHERE indexed AND seq NOT IN (SELECT rowid FROM memory_words) LIMIT ?"""
