@@ -60,6 +60,7 @@ class Path:
     Attributes:
         times: From the first event of a case to its last.
         exemplars: Up to three of these cases.
+        last: Moment of the last event of any of them.
     """
 
     sequence: tuple[str, ...]
@@ -67,6 +68,7 @@ class Path:
     outcomes: Endings
     times: Times = NO_TIMES
     exemplars: tuple[Case, ...] = ()
+    last: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
