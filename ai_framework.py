@@ -28,8 +28,10 @@ from uuid import uuid4
 from zejzl.clock import Clock, SystemClock
 from zejzl.engine.archive import Archive
 from zejzl.engine.arguments import checked_name, checked_text
+from zejzl.engine.changes import Changes
 from zejzl.engine.channels import Channels, Subscription
 from zejzl.engine.commands import handlers
+from zejzl.engine.improving import Improving
 from zejzl.engine.intake import Intake
 from zejzl.engine.journal import Journal, unheard
 from zejzl.engine.learned import Learned
@@ -43,7 +45,10 @@ from zejzl.engine.record import Engine
 from zejzl.engine.recovery import RecoveredRequest, Recovery
 from zejzl.engine.registry import Registry
 from zejzl.engine.stream import stream
+from zejzl.engine.trials import Trials
+from zejzl.engine.tuning import Tuning, tunable, tuning_handlers
 from zejzl.engine.upkeep import Upkeep
+from zejzl.engine.usual import usual
 from zejzl.engine.waiting import Recovered
 from zejzl.errors import StoreError
 from zejzl.events import BreakerChanged, Event, RecoveryRecorded
@@ -60,7 +65,7 @@ log = logging.getLogger("zejzl.bus")
 OFFLINE = "offline"
 
 
-class AsyncMessageBus(Archive):
+class AsyncMessageBus(Archive, Tuning):
     """Sends prompts to language models and heals what fails on the way.
 
     Args:
@@ -111,8 +116,10 @@ class AsyncMessageBus(Archive):
             spacing=spacing,
             quotas=Quotas(self.store, self._clock, self.settings.rate_limits),
         )
+        self._changes = Changes(self.store, self._clock, self.settings, self._use, self._on_event)
+        self._trials = Trials(self.store, self._clock, self._changes, self._on_event)
         self._intake = Intake(
-            self._engine, self._registry, self.store, self.settings, self._on_request
+            self._engine, self._registry, self.store, self.settings, self._on_request, self._trials
         )
         self._parking = ParkedWork(
             self.store,
@@ -122,21 +129,32 @@ class AsyncMessageBus(Archive):
             lambda: len(self._registry) > 0 and OFFLINE not in self._registry,
         )
         self._learned = Learned(self.store, self.magic)
-        self._upkeep = Upkeep(
+        self._improving = Improving(
+            self.store,
+            self._clock,
+            self._trials,
+            lambda: tunable(self.settings, self.providers),
+            lambda: self._requests,
+        )
+        self._upkeep = self._make_upkeep()
+        self._requests = 0
+        self._recovery = Recovery(self.store, self._clock)
+        self.magic.remedies.watch("persistence", partial(store_answers, self.store))
+        self.magic.listen(self._on_event)
+
+    def _make_upkeep(self) -> Upkeep:
+        return Upkeep(
             self.store,
             self._clock,
             uuid4().hex,
             self._look,
             self.settings.retention_days,
-            handlers(self.magic),
+            handlers(self.magic) | tuning_handlers(self._changes, self._trials),
             self._learned,
             self._parking,
             self._engine.journal,
+            self._improving if self.settings.auto_improve else None,
         )
-        self._requests = 0
-        self._recovery = Recovery(self.store, self._clock)
-        self.magic.remedies.watch("persistence", partial(store_answers, self.store))
-        self.magic.listen(self._on_event)
 
     def _default_store(self) -> Store:
         from zejzl.stores import SqliteStore
@@ -168,6 +186,8 @@ class AsyncMessageBus(Archive):
                 self._engine.ledger.prices = load(self.settings.prices)
                 await self.store.open()
                 await self._learned.recall()
+                await self._changes.recall()
+                await self._trials.recall()
                 self._lifecycle.running = True
                 kept = await self.store.setting("default_provider")
                 self._registry.kept_default = (kept or "").strip().lower()
@@ -198,6 +218,8 @@ class AsyncMessageBus(Archive):
         try:
             try:
                 await self._upkeep.stop()
+                with suppress(StoreError):  # counts of a few requests; the state is kept
+                    await self._trials.keep()
             finally:
                 await self._registry.clear()
         finally:
@@ -381,12 +403,26 @@ class AsyncMessageBus(Archive):
                         return
                     async with aclosing(stream(begun, allow_restart=allow_restart)) as deltas:
                         async for delta in deltas:
+                            if question.part is not None and delta.reply is not None:
+                                await question.part.ended(delta.reply)
                             yield delta
                     return
                 except KeyTaken:
                     continue  # by another process, in this moment: wait for its answer
+                except Exception as why:
+                    if question.part is not None:
+                        await question.part.ended(why)
+                    raise
                 finally:
                     self._intake.end(question)
+
+    def _use(self, settings: Settings) -> None:
+        """Treat requests that begin from now on by these settings."""
+        self.settings = settings
+        self._intake.usual = usual(settings)
+        self._registry.changed = settings
+        self._engine.quotas.use(settings.rate_limits)
+        self._trials.rebase()
 
     async def _take_up(self, kept: Kept, *, waited: bool = False) -> Reply:
         """Return the answer to a question that was asked in an earlier life."""

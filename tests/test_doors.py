@@ -17,7 +17,7 @@ NAMES = ["CircuitBreaker", "CircuitBreakerConfig", "CircuitBreakerState", "Fairy
 AGENTS = sorted(
     path.stem
     for path in SRC.glob("zejzl/agents/*.py")
-    if path.stem not in ("__init__", "base", "pantheon")
+    if f"class {path.stem.title()}Agent" in path.read_text(encoding="utf-8")
 )
 
 

@@ -13,6 +13,7 @@
     │   ├── RequestUnderWay     one of the same key took until the deadline; also a TimeoutError
     │   ├── ConversationBusy    an earlier turn took until the deadline; also a TimeoutError
     │   └── BusNotRunning       before start(), after stop() or in another event loop
+    ├── NoSuchChange            no such change is in use, or experiment runs; also a LookupError
     ├── Parked                  kept until somebody can answer; `id` is its ticket
     ├── GivenUp                 it has no answer and is tried no more; `causes` tell why
     ├── ProviderError           sent, and it failed
@@ -208,6 +209,18 @@ class NoSuchRequest(Rejected, LookupError):
 
     def __init__(self, id: str, why: str = "it may be older than retention") -> None:
         super().__init__(f"no such request as {id!r}: {why}")
+        self.id = id
+
+
+class NoSuchChange(ZejzlError, LookupError):
+    """No change of that id is in use, or no experiment of that name runs.
+
+    Attributes:
+        id: The id, or the name.
+    """
+
+    def __init__(self, id: str, known: tuple[str, ...], what: str = "change is in use") -> None:
+        super().__init__(f"no such {what}: {id!r}; there is {', '.join(known) or 'none'}")
         self.id = id
 
 
@@ -420,24 +433,12 @@ class ContentFiltered(Permanent):
     default_class = FailureClass.CONTENT_FILTERED
 
 
-ERRORS: dict[FailureClass, type[ProviderError]] = {
-    cls.default_class: cls
-    for cls in (
-        RateLimited,
-        ProviderOverloaded,
-        ServerError,
-        ConnectFailed,
-        AttemptTimeout,
-        Incomplete,
-        Malformed,
-        EmptyAnswer,
-        AuthFailed,
-        QuotaExhausted,
-        BadRequest,
-        ContextOverflow,
-        ContentFiltered,
-    )
-}  # class → the error that tells it
+_KINDS: list[type[ProviderError]] = [
+    *Transient.__subclasses__(),
+    *Permanent.__subclasses__(),
+    ContextOverflow,
+]
+ERRORS = {kind.default_class: kind for kind in _KINDS}  # class → the error that tells it
 
 
 class StoreError(ZejzlError):

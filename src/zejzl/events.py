@@ -207,6 +207,42 @@ class GuardedFileChanged:
     timestamp: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsChanged:
+    """An improvement was put to use, or taken back.
+
+    Attributes:
+        change_id: What takes it back.
+        settings: The difference, JSON.
+        reverted: Whether it was taken back.
+        reason: Why, in words.
+    """
+
+    change_id: str
+    settings: str
+    reverted: bool
+    reason: str
+    timestamp: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentEnded:
+    """A trial of one way of working against another is over.
+
+    Attributes:
+        name: The experiment's.
+        verdict: "kept", "reverted" or "undecided".
+        reason: What decided it, in words.
+        evidence: Counts and figures of both arms, JSON.
+    """
+
+    name: str
+    verdict: str
+    reason: str
+    evidence: str
+    timestamp: datetime
+
+
 Event = (
     RecoveryRecorded
     | DriftDetected
@@ -219,6 +255,8 @@ Event = (
     | RequestParked
     | RunbookPerformed
     | GuardedFileChanged
+    | SettingsChanged
+    | ExperimentEnded
 )
 
 TYPES: dict[str, type[Event]] = {
@@ -233,6 +271,8 @@ TYPES: dict[str, type[Event]] = {
     "request_parked": RequestParked,
     "runbook_performed": RunbookPerformed,
     "guarded_file_changed": GuardedFileChanged,
+    "settings_changed": SettingsChanged,
+    "experiment_ended": ExperimentEnded,
 }
 _TAGS = {cls: tag for tag, cls in TYPES.items()}
 

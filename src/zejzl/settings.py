@@ -126,6 +126,8 @@ class Settings:
         park_spacing: Seconds before its first try; each further wait is twice as long.
         rate_limits: Most calls and tokens a minute, by provider or "provider/model"; all who use
             the store share them. As text: "claude=50/40000, claude/opus=5": calls, or calls/tokens.
+        auto_improve: Whether the bus looks for improvements by itself, tries each on half of the
+            conversations, and keeps what is better.
         vendors: What is set of the built-in vendors, by name.
     """
 
@@ -152,6 +154,7 @@ class Settings:
     park_tries: int = 8
     park_spacing: float = 30.0
     rate_limits: Mapping[str, RateLimit] = field(default_factory=dict)
+    auto_improve: bool = False
     vendors: Mapping[str, VendorSettings] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -180,8 +183,10 @@ class Settings:
             raise SettingsError("prices", f"must be a file, not {_shown(self.prices)}")
         if self.prices is not None:
             object.__setattr__(self, "prices", Path(self.prices))
-        if not isinstance(self.hedging, bool):
-            raise SettingsError("hedging", f"must be true or false, not {_shown(self.hedging)}")
+        for name in ("hedging", "auto_improve"):
+            if not isinstance(getattr(self, name), bool):
+                wrong = f"must be true or false, not {_shown(getattr(self, name))}"
+                raise SettingsError(name, wrong)
         if self.patience is not None and self.patience > (self.deadline or math.inf):
             raise SettingsError(
                 "patience", f"{self.patience:g} s is longer than the deadline, {self.deadline:g} s"

@@ -14,10 +14,12 @@ from zejzl.engine.history import fitting
 from zejzl.engine.journal import Conversations
 from zejzl.engine.journey import Journey, Limits
 from zejzl.engine.once import FRESH, Once, Start, again
-from zejzl.engine.options import Options, usual_limits
+from zejzl.engine.options import Options
 from zejzl.engine.record import Engine
 from zejzl.engine.registry import Registry
 from zejzl.engine.targets import Target
+from zejzl.engine.trials import Part, Trials
+from zejzl.engine.usual import Usual, usual
 from zejzl.events import utc
 from zejzl.magic.lanes import Asked
 from zejzl.messages import Message, Reply, Request, Turn
@@ -31,6 +33,8 @@ class Question:
 
     Attributes:
         chain: Who may answer.
+        usual: How it is treated where it does not say.
+        part: The part it has in an experiment.
         start: Where it begins, if that is known already.
     """
 
@@ -41,6 +45,8 @@ class Question:
     limits: Limits
     asked: Asked
     chain: list[Target]
+    usual: Usual
+    part: Part | None = None
     start: Start | None = None
 
 
@@ -49,8 +55,10 @@ class Intake:
 
     Args:
         begun: Called for each that goes on its way.
+        trials: The experiments that run.
 
     Attributes:
+        usual: How requests are treated that say nothing of it.
         conversations: Whose turn it is.
     """
 
@@ -61,14 +69,16 @@ class Intake:
         store: Store,
         settings: Settings,
         begun: Callable[[], None],
+        trials: Trials,
     ) -> None:
         self._engine = engine
         self._registry = registry
         self._store = store
-        self._settings = settings
         self._clock: Clock = engine.clock
         self._begun = begun
-        self._usual_limits = usual_limits(settings)
+        self._given = settings
+        self.usual = usual(settings)
+        self._trials = trials
         self._once = Once(store, engine.clock, engine.journal)
         self.conversations = Conversations(engine.clock)
 
@@ -89,17 +99,25 @@ class Intake:
             ValueError, TypeError: An argument cannot be.
             NoSuchProvider: Nobody of a name is there.
         """
-        critical = self._engine.magic.is_critical
+        critical, part, usual = self._engine.magic.is_critical, None, self.usual
+        if self._trials.running:
+            part = self._trials.part(conversation_id)
+            usual = part.usual
+        settings = usual.settings
+        changed = None if settings is self._given else settings
+        provider, failover, model = options.provider, options.failover, options.model
         return Question(
-            request=options.request(content, self._settings.max_tokens),
+            request=options.request(content, settings.max_tokens),
             conversation_id=conversation_id,
             sender=checked_text("sender", sender),
-            limits=options.limits(self._usual_limits),
+            limits=options.limits(usual.limits),
             asked=options.asked(conversation_id, streamed=streamed, critical=critical),
-            chain=self._registry.chain(options.provider, options.failover, options.model),
+            chain=self._registry.chain(provider, failover, model, changed),
             terms=options.terms(
                 key, parks, streamed=streamed
             ),  # the last: only what is right can be written down
+            usual=usual,
+            part=part,
         )
 
     async def answer(self, question: Question) -> Reply:
@@ -108,6 +126,17 @@ class Intake:
         Raises:
             Parked, GivenUp: Nobody could answer, and it may wait, or has waited long enough.
         """
+        if question.part is None:
+            return await self._answer(question)
+        try:
+            reply = await self._answer(question)
+        except Exception as why:
+            await question.part.ended(why)
+            raise
+        await question.part.ended(reply)
+        return reply
+
+    async def _answer(self, question: Question) -> Reply:
         while True:
             begun = await self.begin(question)
             try:
@@ -132,6 +161,7 @@ class Intake:
         message, options = kept.message, Options.from_json(kept.terms.options)
         question = self.question(message.content, message.conversation_id, message.sender, options)
         question.start = Start(again(kept, waited=waited), message)
+        question.part = None  # its time is not what an experiment compares
         return await self.answer(question)
 
     async def begin(self, question: Question) -> Journey | Reply:
@@ -170,7 +200,8 @@ class Intake:
     async def _journey(self, question: Question, start: Start, started: float) -> Journey:
         request, chain, whose = question.request, question.chain, question.conversation_id
         if whose is not None:
-            request = replace(request, history=await self._told(whose))
+            told = await self._told(whose, question.usual.settings)
+            request = replace(request, history=told)
         message = start.message or Message(
             id=token_hex(16),
             content=request.content,
@@ -183,7 +214,7 @@ class Intake:
         limits, asked = question.limits, question.asked
         return Journey(self._engine, message, request, chain, limits, started, asked, start.work)
 
-    async def _told(self, conversation_id: str) -> tuple[Turn, ...]:
+    async def _told(self, conversation_id: str, settings: Settings) -> tuple[Turn, ...]:
         """Return what of a conversation is sent along with its next question."""
-        messages = await self._store.history(conversation_id, self._settings.history_turns)
-        return await fitting(messages, self._settings.context_tokens)
+        messages = await self._store.history(conversation_id, settings.history_turns)
+        return await fitting(messages, settings.context_tokens)

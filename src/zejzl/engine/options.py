@@ -16,7 +16,6 @@ from zejzl.magic.lanes import Asked, asked_by
 from zejzl.messages import Request
 from zejzl.policies.admission import Criticality
 from zejzl.ports import USUAL_TERMS, Terms
-from zejzl.settings import Settings
 
 
 class Options(NamedTuple):
@@ -108,16 +107,3 @@ class Options(NamedTuple):
 
 USUAL = Options()
 STREAMED = '{"stream": true}'  # of a streamed request that is as usual otherwise
-
-
-def usual_limits(settings: Settings) -> Limits:
-    """Return how far a request may go that says nothing of that."""
-    return Limits(
-        deadline=settings.deadline,
-        attempt=settings.attempt_timeout,
-        first_token=settings.first_token_timeout,
-        idle=settings.idle_timeout,
-        patience=settings.patience,
-        max_attempts=settings.max_attempts,
-        hedging=settings.hedging,
-    )

@@ -70,6 +70,16 @@ class Quotas:
         self._heard: dict[tuple[str, str], float] = {}
         self._rubbish: set[str] = set()  # providers whose words made no sense; told once
 
+    def use(self, limits: Mapping[str, RateLimit]) -> None:
+        """Take in other limits; those that stay the same keep their counts."""
+        rates = {name: rates_of(limit) for name, limit in limits.items()}
+        same = {name for name, each in rates.items() if self._rates.get(name) == each}
+        self._own = {
+            name: self._own[name] if name in same else Meter(each) for name, each in rates.items()
+        }
+        self._rates = rates
+        self.any = bool(rates or self._learned)
+
     def limits(self, target: Target) -> bool:
         """Say whether any limit holds for a call."""
         return bool(self._meters(target) or self._names(target))
@@ -140,7 +150,8 @@ class Quotas:
         for meter, booking in reservation.here:
             meter.settle(booking, tokens)
         for name, booking in reservation.there:
-            if self._rates[name].tokens is not None and booking.tokens != tokens:
+            limits = self._rates.get(name)
+            if limits and limits.tokens is not None and booking.tokens != tokens:
                 self._revise_unheard(name, partial(_settle, booking, tokens))
 
     def look(self, target: Target) -> None:
@@ -189,7 +200,7 @@ class Quotas:
 
     def _revise(self, name: str, work: Callable[[Meter, float], T]) -> Awaitable[T]:
         """Let `work` change the state of a limit in the store, by the wall's clock."""
-        rates = self._rates[name]
+        rates = self._rates.get(name, Rates())  # a call may outlive its limit
 
         def change(kept: str | None) -> tuple[str, T]:
             meter = _read(name, kept, rates)

@@ -16,6 +16,7 @@ from zejzl.errors import BusNotRunning, NoSuchProvider
 from zejzl.magic import FairyMagic
 from zejzl.magic.gate import PROVIDERS
 from zejzl.ports import Provider
+from zejzl.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class Registry:
 
     Attributes:
         kept_default: Who is asked first if the settings name nobody; may be unknown, or "".
+        changed: Settings in use in place of the given ones; None: there are none.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Registry:
         self._default = default
         self._clearings = 0
         self.kept_default = ""
+        self.changed: Settings | None = None
 
     def __contains__(self, name: str) -> bool:
         return name in self._seats
@@ -151,26 +154,46 @@ class Registry:
     def models(self) -> dict[str, str]:
         """Return the default model of each provider; first those asked by default, in order."""
         names = [self._default or self.kept_default, *(self._failover or ()), *self._seats]
+        if self.changed is not None:
+            names = [*self._rearranged(list(self._seats), self.changed.failover)]
+            names.insert(0, self.changed.default_provider or self.kept_default)
         keys = [name.strip().lower() for name in names]
         return {key: self._seats[key].provider.default_model for key in keys if key in self._seats}
 
-    def _in_order(self) -> list[str]:
+    def _in_order(self, changed: Settings | None) -> list[str]:
         try:
             names = [self.known(name) for name in self._failover or self._seats]
             first = self.known(self._default) if self._default else self.kept_default
         except NoSuchProvider as unknown:
             unknown.add_note("the settings name it: failover or default_provider")
             raise
+        if changed is not None:
+            names = self._rearranged(names, changed.failover)
+            if changed.default_provider != self._default:
+                first = (changed.default_provider or "").strip().lower()
         return [first, *(name for name in names if name != first)] if first in self else names
 
+    def _rearranged(self, names: list[str], order: tuple[str, ...] | None) -> list[str]:
+        """Return `names` in another order; a change keeps nobody out, and names nobody in vain."""
+        keys = [name.strip().lower() for name in order or ()]
+        ahead = [key for key in dict.fromkeys(keys) if key in names]
+        return [*ahead, *(name for name in names if name not in ahead)]
+
     def chain(
-        self, provider: str | None, failover: bool | Sequence[str] | None, model: str | None
+        self,
+        provider: str | None,
+        failover: bool | Sequence[str] | None,
+        model: str | None,
+        changed: Settings | None = None,
     ) -> list[Target]:
         """Return who may answer one request, in order.
 
         Naming a provider pins it, so that a prompt goes to no other vendor, unless `failover`
         is True or names who else may answer. `model` holds for the first; the others use their
         own default.
+
+        Args:
+            changed: Settings whose order is to be used in place of the given one.
         """
         if not (failover is None or isinstance(failover, bool)) and (
             isinstance(failover, str)
@@ -188,9 +211,9 @@ class Registry:
         if failover and isinstance(failover, Sequence):
             names += [self.known(name) for name in failover]
         elif failover or (failover is None and not names):
-            names += self._in_order()
+            names += self._in_order(changed)
         elif not names:
-            names = self._in_order()[:1]
+            names = self._in_order(changed)[:1]
         return [
             self._target(name, model if at == 0 else None)
             for at, name in enumerate(dict.fromkeys(names))

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from zejzl.clock import Clock
 from zejzl.engine.commands import Commands, Handler
+from zejzl.engine.improving import Improving
 from zejzl.engine.journal import Journal
 from zejzl.engine.learned import Learned
 from zejzl.engine.parking import ParkedWork
@@ -34,6 +35,7 @@ class Upkeep:
         learned: What is to outlive the process.
         parking: Work that waits to be taken up again.
         journal: Outcomes that could not be written are written here.
+        improving: What looks for improvements; None: nobody does.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Upkeep:
         learned: Learned,
         parking: ParkedWork,
         journal: Journal,
+        improving: Improving | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -58,6 +61,7 @@ class Upkeep:
         self._learned = learned
         self._parking = parking
         self._journal = journal
+        self._improving = improving
         self._troubles: dict[str, str] = {}
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -71,6 +75,9 @@ class Upkeep:
             asyncio.create_task(self._pruning(), name="zejzl-pruning"),
             asyncio.create_task(self._parking.run(), name="zejzl-parking"),
         ]
+        if self._improving is not None:
+            task = asyncio.create_task(self._improving.run(), name="zejzl-improving")
+            self._tasks.append(task)
         if self._store.shared:
             self._tasks.append(asyncio.create_task(self._commands.run(), name="zejzl-commands"))
 

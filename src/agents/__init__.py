@@ -1,0 +1,1 @@
+"""Doors to `zejzl.agents`, one for each."""

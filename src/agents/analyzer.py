@@ -1,0 +1,3 @@
+"""Door to `zejzl.agents.analyzer`; absolute, see `src/magic.py`."""
+
+from zejzl.agents.analyzer import AnalyzerAgent as AnalyzerAgent

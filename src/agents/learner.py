@@ -1,0 +1,3 @@
+"""Door to `zejzl.agents.learner`; absolute, see `src/magic.py`."""
+
+from zejzl.agents.learner import LearnerAgent as LearnerAgent

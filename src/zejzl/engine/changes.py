@@ -1,0 +1,319 @@
+"""Changes to a running bus: improvements that were applied, and how to take them back.
+
+    settings as given ── change ── change ── change ──▶ settings in use
+
+Each change is a difference of settings. What is in use is what was given with all changes that
+stand on top of it, the newest last, so that any one can be taken back whatever came after it.
+They are kept in the store and stand again after a restart.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime
+from secrets import token_hex
+from typing import Any
+
+from zejzl.clock import Clock
+from zejzl.engine.arguments import checked_text
+from zejzl.errors import NoSuchChange, SettingsError, StoreTooNew
+from zejzl.events import Event, SettingsChanged, utc
+from zejzl.ports import Store
+from zejzl.settings import RateLimit, Settings
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+NAME = "changes"  # the setting they are kept as
+DAMAGED = "changes.damaged"
+MOST_KEPT = 200  # changes that were taken back and are remembered
+# What may be changed while requests are under way. Money, keys and files are for people.
+CHANGEABLE = frozenset(
+    {
+        "attempt_timeout",
+        "context_tokens",
+        "deadline",
+        "default_provider",
+        "failover",
+        "first_token_timeout",
+        "hedging",
+        "history_turns",
+        "idle_timeout",
+        "max_attempts",
+        "max_tokens",
+        "patience",
+        "rate_limits",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A difference of settings that was put to use.
+
+    Attributes:
+        id: What `revert` takes: that of the improvement, or one of its own.
+        settings: The difference: values by the name of the setting, JSON-ready.
+        reason: Why it was made, in words.
+        applied_at: When, aware UTC.
+        reverted_at: When it was taken back; None: it stands.
+        reverted_because: Why it was.
+    """
+
+    id: str
+    settings: Mapping[str, object]
+    reason: str
+    applied_at: datetime
+    reverted_at: datetime | None = None
+    reverted_because: str = ""
+
+    @property
+    def stands(self) -> bool:
+        """Whether it is in use."""
+        return self.reverted_at is None
+
+    def to_json(self) -> dict[str, object]:
+        """Return JSON-ready values."""
+        back = self.reverted_at
+        return asdict(self) | {
+            "applied_at": self.applied_at.isoformat(),
+            "reverted_at": None if back is None else back.isoformat(),
+        }
+
+
+class Changes:
+    """The changes of one bus.
+
+    Args:
+        settings: As given, without any change.
+        use: Called with the settings that are to be in use from now on.
+        tell: Called with what happened, to be written down.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        settings: Settings,
+        use: Callable[[Settings], None],
+        tell: Callable[[Event], None],
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._given = settings
+        self._use = use
+        self._tell = tell
+        self._all: list[Change] = []
+
+    @property
+    def all(self) -> list[Change]:
+        """Every change, the oldest first."""
+        return list(self._all)
+
+    async def recall(self) -> None:
+        """Put to use what stands in the store; what no longer fits is told, and left out.
+
+        Raises:
+            StoreTooNew: If a newer version wrote it.
+        """
+        kept = await self._store.setting(NAME)
+        if not kept:
+            return
+        try:
+            self._all = _from_json(kept)
+        except (ValueError, TypeError, KeyError, RecursionError) as wrong:
+            log.warning("the changes cannot be read and are kept as %s: %s", DAMAGED, wrong)
+            await self._store.keep_setting(DAMAGED, kept)
+            await self._store.keep_setting(NAME, None)
+            return
+        standing: list[Change] = []
+        for change in self._all:
+            if change.stands:
+                try:
+                    self._settings([*standing, change])
+                except SettingsError as wrong:
+                    log.warning("change %s does not fit these settings: %s", change.id, wrong)
+                else:
+                    standing.append(change)
+        self._use(self._settings(standing))
+
+    async def apply(self, improvement: object) -> Change:
+        """Put an improvement to use, and return the change that it is.
+
+        Args:
+            improvement: With `id` and `settings`, as attributes or as keys.
+
+        Raises:
+            TypeError, ValueError: It is none, it stands already, or nothing of it can be changed.
+            SettingsError: One of its settings cannot be.
+            StoreError: It could not be written down; nothing has changed.
+        """
+        change = self._change(improvement)
+        settings = self._settings([*self._standing, change])
+
+        def add(kept: list[Change]) -> list[Change]:
+            if any(each.id == change.id and each.stands for each in kept):
+                raise ValueError(
+                    f"{change.id} is in use already; take it back first: "
+                    f"await bus.revert({change.id!r})"
+                )
+            return [*kept, change]
+
+        await self._revise(add)
+        self._in_use(settings, change)
+        return change
+
+    async def revert(self, id: str, because: str = "by hand") -> Change:
+        """Take a change back, and return it.
+
+        Raises:
+            NoSuchChange: If none of that id stands.
+        """
+        checked_text("id", id)
+        at = utc(self._clock.wall())
+
+        def back(change: Change) -> Change:
+            if change.id != id or not change.stands:
+                return change
+            return replace(change, reverted_at=at, reverted_because=because)
+
+        def take_back(kept: list[Change]) -> list[Change]:
+            if not any(each.id == id and each.stands for each in kept):
+                raise NoSuchChange(id, tuple(each.id for each in kept if each.stands))
+            return [back(each) for each in kept]
+
+        await self._revise(take_back)
+        taken = next(each for each in self._all if each.id == id and each.reverted_at == at)
+        self._in_use(self._settings(self._standing), taken)
+        return taken
+
+    def stands(self, id: str) -> bool:
+        """Say whether a change of that id is in use."""
+        return any(each.id == id for each in self._standing)
+
+    def in_use(
+        self, *, without: Collection[str] = (), plus: Sequence[Mapping[str, object]] = ()
+    ) -> Settings:
+        """Return the settings in use, without some changes and with some differences more.
+
+        Raises:
+            SettingsError: If they cannot be together.
+        """
+        stays = [each.settings for each in self._standing if each.id not in without]
+        return changed(self._given, *stays, *plus)
+
+    @property
+    def _standing(self) -> list[Change]:
+        return [each for each in self._all if each.stands]
+
+    def _change(self, improvement: object) -> Change:
+        difference = checked_difference(part_of(improvement, "settings"))
+        id = part_of(improvement, "id") or token_hex(8)
+        if not isinstance(id, str):
+            raise TypeError(f"an improvement's id must be text, not {type(id).__name__}")
+        action = part_of(improvement, "action")
+        reason = str(action) if action else "by hand"
+        at = utc(self._clock.wall())
+        return Change(id=id, settings=difference, reason=reason, applied_at=at)
+
+    def _settings(self, standing: Sequence[Change]) -> Settings:
+        return changed(self._given, *(change.settings for change in standing))
+
+    async def _revise(self, make: Callable[[list[Change]], list[Change]]) -> None:
+        """Write down what `make` makes of all changes, those of other processes among them."""
+
+        def work(kept: str | None) -> tuple[str, list[Change]]:
+            changes = make(_from_json(kept) if kept else [])
+            gone = [each for each in changes if not each.stands][:-MOST_KEPT]
+            changes = [each for each in changes if each not in gone]
+            return _to_json(changes), changes
+
+        self._all = await self._store.revise(NAME, work)
+
+    def _in_use(self, settings: Settings, change: Change) -> None:
+        self._use(settings)
+        self._tell(
+            SettingsChanged(
+                change_id=change.id,
+                settings=json.dumps(change.settings, sort_keys=True),
+                reverted=not change.stands,
+                reason=change.reason if change.stands else change.reverted_because,
+                timestamp=change.applied_at if change.reverted_at is None else change.reverted_at,
+            )
+        )
+
+
+def changed(settings: Settings, *differences: Mapping[str, object]) -> Settings:
+    """Return the settings with differences on top, the last one uppermost.
+
+    Raises:
+        SettingsError: If they cannot be together.
+    """
+    merged: dict[str, Any] = {}
+    for difference in differences:
+        merged |= difference
+    if isinstance(failover := merged.get("failover"), list):
+        merged["failover"] = tuple(failover)
+    return replace(settings, **merged) if merged else settings
+
+
+def checked_difference(settings: object) -> dict[str, object]:
+    """Return a difference of settings, JSON-ready.
+
+    Raises:
+        TypeError, ValueError: It is none, or holds what may not be changed while running.
+    """
+    if not isinstance(settings, Mapping):
+        raise TypeError(
+            "an improvement has `settings`, a table of setting and value, "
+            f"not {type(settings).__name__}"
+        )
+    if not settings:
+        raise ValueError(
+            "there is nothing in it that the bus can change: it is advice for your own program"
+        )
+    if wrong := [name for name in settings if name not in CHANGEABLE]:
+        known = {item.name for item in fields(Settings)}
+        why = "cannot be changed while the bus runs" if wrong[0] in known else "is no setting"
+        raise SettingsError(str(wrong[0]), f"{why}; these can: {', '.join(sorted(CHANGEABLE))}")
+    return {name: _plain(value) for name, value in settings.items()}
+
+
+def part_of(improvement: object, name: str) -> Any:
+    """Return one part of an improvement, whether it is an object or a table."""
+    if isinstance(improvement, Mapping):
+        return improvement.get(name)
+    return getattr(improvement, name, None)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, RateLimit):
+        return asdict(value)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _to_json(changes: Sequence[Change]) -> str:
+    rows = [each.to_json() for each in changes]
+    return json.dumps({"v": VERSION, "changes": rows}, allow_nan=False)
+
+
+def _from_json(text: str) -> list[Change]:
+    body = json.loads(text)
+    if isinstance(version := body["v"], int) and version > VERSION:
+        raise StoreTooNew(
+            f"the changes are of version {version}, this zejzl reads {VERSION}: "
+            "use the newer zejzl, or another ZEJZL_HOME"
+        )
+    return [
+        Change(
+            **row
+            | {
+                "applied_at": datetime.fromisoformat(row["applied_at"]),
+                "reverted_at": row["reverted_at"] and datetime.fromisoformat(row["reverted_at"]),
+            }
+        )
+        for row in body["changes"]
+    ]

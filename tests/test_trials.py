@@ -1,0 +1,324 @@
+"""Experiments on a bus: divided by conversation, ended by themselves, carried out."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ai_framework import AsyncMessageBus
+from tests.driving import finished, make_bus
+from zejzl.errors import (
+    BadRequest,
+    NoSuchChange,
+    Rejected,
+    ServerError,
+    SettingsError,
+    StoreTooNew,
+)
+from zejzl.events import ExperimentEnded
+from zejzl.learning.experiment import assign
+from zejzl.messages import Reply, Request, Usage
+from zejzl.settings import Settings
+from zejzl.stores import InMemoryStore, SqliteStore
+from zejzl.testing import FakeClock
+
+BETTER = {"id": "better", "settings": {"default_provider": "good"}}
+ARMS = {"as it is": None, "better": BETTER}
+TO_WORSE = {"id": "worse", "settings": {"default_provider": "bad"}}
+
+
+class Flaky:
+    """Fails every `nth` call at once, with what no other call would help against."""
+
+    default_model = "m"
+
+    def __init__(self, name: str, nth: int, failure: type[Exception] = ServerError) -> None:
+        self.name = name
+        self.calls = 0
+        self._nth = nth
+        self._failure = failure
+
+    async def generate(self, request: Request) -> Reply:
+        self.calls += 1
+        if self._nth and self.calls % self._nth == 0:
+            raise self._failure("it fails now and then")
+        return Reply(text="yes", provider=self.name, model="m", usage=Usage(1, 1))
+
+    async def cleanup(self) -> None:
+        pass
+
+
+async def with_two(clock: FakeClock, bad: int = 2, **settings: Any) -> AsyncMessageBus:
+    """Return a bus that asks a bad provider first, and nobody after it."""
+    usual: dict[str, Any] = {"max_attempts": 1, "hedging": False, "default_provider": "bad"}
+    bus = make_bus(clock, **usual | settings)
+    await bus.start()
+    await bus.register_provider("bad", Flaky("bad", bad))
+    await bus.register_provider("good", Flaky("good", 0))
+    return bus
+
+
+async def send_many(
+    bus: AsyncMessageBus, clock: FakeClock, names: Sequence[str | None]
+) -> list[str | None]:
+    """Return who answered each; None: nobody."""
+    answers: list[str | None] = []
+    for name in names:
+        await clock.advance(60.0)  # no circuit breaker stays open that long
+        try:
+            reply = await finished(clock, bus.send("hello", conversation_id=name, failover=False))
+            answers.append(reply.provider)
+        except (ServerError, Rejected):
+            answers.append(None)
+    return answers
+
+
+def conversations(n: int) -> list[str]:
+    return [f"c{number}" for number in range(n)]
+
+
+async def test_a_better_arm_is_kept_and_in_use_from_then_on() -> None:
+    clock = FakeClock()
+    bus = await with_two(clock)
+
+    begun = await bus.experiment("try", arms=ARMS)
+    await send_many(bus, clock, conversations(300))
+
+    assert (begun["state"], begun["change"]) == ("running", "better")
+    (ended,) = bus.experiments
+    assert ended["state"] == "kept"
+    assert [each.id for each in bus.changes] == ["better"]
+    assert bus.settings.default_provider == "good"
+    assert set(await send_many(bus, clock, conversations(20))) == {"good"}
+    (told,) = await bus.store.events(type="experiment_ended")
+    assert isinstance(told, ExperimentEnded)
+    assert (told.name, told.verdict) == ("try", "kept")
+    evidence = json.loads(told.evidence)
+    assert evidence["treatment"]["share"] == 1.0
+    assert evidence["control"]["share"] < 0.7
+    await bus.stop()
+
+
+async def test_a_conversation_never_changes_sides() -> None:
+    clock = FakeClock()
+    bus = await with_two(clock, bad=0)
+    await bus.experiment("try", arms=ARMS)
+    names = conversations(30)
+
+    first, second = await send_many(bus, clock, names), await send_many(bus, clock, names)
+
+    assert first == second
+    shares = {"better": 0.5, "as it is": 0.5}
+    sides = {"better": "good", "as it is": "bad"}
+    assert first == [sides[assign("try", name, shares)] for name in names]
+    await bus.stop()
+
+
+async def test_a_worse_change_that_stands_already_is_taken_back_by_itself() -> None:
+    clock = FakeClock()
+    bus = await with_two(clock, default_provider="good")
+    await bus.apply(TO_WORSE)
+    assert await send_many(bus, clock, ["x"]) == ["bad"]
+
+    await bus.experiment("watch", arms={"before": {}, "after": TO_WORSE})
+    await send_many(bus, clock, conversations(300))
+
+    assert [each["state"] for each in bus.experiments] == ["reverted"]
+    (change,) = bus.changes
+    assert not change.stands
+    assert change.reverted_because.startswith("experiment watch: ")
+    assert set(await send_many(bus, clock, conversations(10))) == {"good"}
+    await bus.stop()
+
+
+async def test_a_worse_arm_that_never_stood_is_never_in_use() -> None:
+    clock = FakeClock()
+    bus = await with_two(clock, default_provider="good")
+
+    await bus.experiment("try", arms={"now": None, "then": TO_WORSE})
+    await send_many(bus, clock, conversations(300))
+
+    assert [each["state"] for each in bus.experiments] == ["reverted"]
+    assert bus.changes == []
+    assert bus.settings.default_provider == "good"
+    await bus.stop()
+
+
+async def test_arms_that_are_alike_end_undecided_and_leave_all_as_it_was() -> None:
+    clock = FakeClock()
+    bus = await with_two(clock, bad=0)
+
+    await bus.experiment("try", arms=ARMS, most=60)
+    await send_many(bus, clock, conversations(80))
+
+    assert [each["state"] for each in bus.experiments] == ["undecided"]
+    assert bus.changes == []
+    assert set(await send_many(bus, clock, conversations(5))) == {"bad"}
+    await bus.stop()
+
+
+async def test_arms_may_both_be_tables_of_settings() -> None:
+    clock = FakeClock()
+    bus = await with_two(clock)
+
+    arms = {"none": {"default_provider": "bad"}, "magic": {"default_provider": "good"}}
+    await bus.experiment("a/b", arms=arms)
+    await send_many(bus, clock, conversations(300))
+
+    assert [each["state"] for each in bus.experiments] == ["kept"]
+    assert [each.id for each in bus.changes] == ["experiment:a/b"]
+    await bus.stop()
+
+
+async def test_mistakes_of_callers_say_nothing_of_an_arm() -> None:
+    clock = FakeClock()
+    bus = make_bus(clock, max_attempts=1)
+    await bus.start()
+    await bus.register_provider("a", Flaky("a", 1, BadRequest))
+    await bus.experiment("try", arms={"now": {}, "then": {"max_tokens": 5}})
+
+    for number in range(10):
+        with pytest.raises(BadRequest):
+            await finished(clock, bus.send("hello", conversation_id=f"c{number}"))
+
+    ruling = bus.experiments[0]["ruling"]
+    assert isinstance(ruling, dict)
+    assert (ruling["treatment"]["n"], ruling["control"]["n"]) == (0, 0)
+    await bus.stop()
+
+
+async def test_streams_have_their_part_in_it() -> None:
+    clock = FakeClock()
+    bus = await with_two(clock, bad=0)
+    await bus.experiment("try", arms=ARMS)
+
+    async def streamed(name: str) -> None:
+        async for _ in bus.stream("hello", conversation_id=name):
+            pass
+
+    for name in conversations(10):
+        await finished(clock, streamed(name))
+
+    ruling = bus.experiments[0]["ruling"]
+    assert isinstance(ruling, dict)
+    assert ruling["treatment"]["n"] + ruling["control"]["n"] == 10
+    await bus.stop()
+
+
+async def test_an_experiment_goes_on_after_a_restart(tmp_path: Path) -> None:
+    clock, path = FakeClock(), tmp_path / "z.db"
+    bus = await with_two(clock, store=SqliteStore(path), bad=0)
+    await bus.experiment("try", arms=ARMS)
+    await send_many(bus, clock, conversations(7))
+    before = bus.experiments
+    await bus.stop()
+
+    again = await with_two(clock, store=SqliteStore(path), bad=0)
+
+    assert again.experiments == before
+    assert await send_many(again, clock, conversations(7)) == await send_many(
+        again, clock, conversations(7)
+    )
+    await again.stop()
+
+
+async def test_one_that_is_stopped_by_hand_leaves_all_as_it_was() -> None:
+    clock = FakeClock()
+    bus = await with_two(clock)
+    await bus.experiment("try", arms=ARMS)
+
+    ended = await bus.stop_experiment("try")
+
+    assert (ended["state"], ended["reason"]) == ("undecided", "it was stopped by hand")
+    assert bus.changes == []
+    with pytest.raises(NoSuchChange, match="no such experiment runs: 'try'; there is none"):
+        await bus.stop_experiment("try")
+    await bus.stop()
+
+
+async def test_two_experiments_divide_the_requests_independently() -> None:
+    clock = FakeClock()
+    bus = await with_two(clock, bad=0)
+    await bus.experiment("one", arms=ARMS)
+    await bus.experiment("two", arms={"long": None, "short": {"max_tokens": 3}})
+
+    await send_many(bus, clock, conversations(100))
+
+    for each in bus.experiments:
+        ruling = each["ruling"]
+        assert isinstance(ruling, dict)
+        assert 25 < ruling["treatment"]["n"] < 75
+    await bus.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "arms", "how", "wrong", "says"),
+    [
+        ("", ARMS, {}, ValueError, "name must not be empty"),
+        ("x", {"a": None}, {}, ValueError, "a table of two"),
+        ("x", [1, 2], {}, ValueError, "a table of two"),
+        ("x", {"a": None, "b": {}}, {}, ValueError, "the arms are alike"),
+        ("x", {"a": None, "b": {"home": "/"}}, {}, SettingsError, "cannot be changed"),
+        ("x", {"a": None, "b": {"max_attempts": 0}}, {}, SettingsError, "whole number"),
+        ("x", {"a": None, "b": 5}, {}, TypeError, "has `settings`"),
+        ("x", ARMS, {"share": 1.0}, ValueError, "shares"),
+        ("x", ARMS, {"goal": "joy"}, ValueError, "goal must be one of"),
+        ("x", ARMS, {"most": 3}, ValueError, "most must be"),
+    ],
+)
+async def test_what_is_no_experiment_is_not_begun(
+    name: str, arms: Any, how: dict[str, Any], wrong: type[Exception], says: str
+) -> None:
+    async with make_bus(FakeClock()) as bus:
+        with pytest.raises(wrong, match=says):
+            await bus.experiment(name, arms=arms, **how)
+
+        assert bus.experiments == []
+        assert await bus.store.setting("experiments") is None
+
+
+async def test_a_name_runs_once() -> None:
+    async with make_bus(FakeClock()) as bus:
+        await bus.experiment("x", arms=ARMS)
+
+        with pytest.raises(ValueError, match="runs already"):
+            await bus.experiment("x", arms=ARMS)
+
+
+@pytest.mark.parametrize("kept", ["{", '{"v": 1}', '{"v": 1, "running": [{}], "over": []}'])
+async def test_experiments_that_cannot_be_read_are_set_aside(kept: str) -> None:
+    store = InMemoryStore()
+    await store.open()
+    await store.keep_setting("experiments", kept)
+
+    async with make_bus(FakeClock(), store=store) as bus:
+        assert bus.experiments == []
+        assert await store.setting("experiments.damaged") == kept
+
+
+async def test_experiments_of_a_newer_version_are_left_alone() -> None:
+    store = InMemoryStore()
+    await store.open()
+    await store.keep_setting("experiments", json.dumps({"v": 2}))
+
+    with pytest.raises(StoreTooNew, match="version 2"):
+        await make_bus(FakeClock(), store=store).start()
+
+
+async def test_without_an_experiment_nothing_is_assigned() -> None:
+    clock = FakeClock()
+    bus = await with_two(clock, bad=0)
+
+    question = bus._intake.question("hello", "c", "user", _options())
+
+    assert question.part is None
+    assert bus.settings == Settings(max_attempts=1, hedging=False, default_provider="bad")
+    await bus.stop()
+
+
+def _options() -> Any:
+    from zejzl.engine.options import Options
+
+    return Options()
