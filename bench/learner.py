@@ -6,7 +6,7 @@
 
 CPU time of one process, one run; the events are made outside the time. Each size has a process of
 its own, so that its memory is its own: `grown` is the peak above that after the imports, and holds
-the 10,000 events that are handed over at a time.
+the 16,384 events that are handed over at a time.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from machine import print_machine
 
 from zejzl.learning.mining import Miner
 
-PORTION = 10_000
+PORTION = 16_384
 STEPS = ("observation", "plan", "execution", "validation", "executor")
 DATA: tuple[Callable[[Random], dict[str, object]], ...] = (
     lambda chance: {"text": "look at it"},

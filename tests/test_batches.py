@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zejzl.learning import batches
@@ -20,6 +20,7 @@ KINDS = ("observation", "plan", "execution", "validation", "executor")
 @pytest.fixture(autouse=True)
 def _small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "PORTION", 64)
+    monkeypatch.setattr(batches, "BLOCK", 25)
     monkeypatch.setattr(batches, "LEAST", 1)
 
 
@@ -97,6 +98,7 @@ ODD: list[Callable[[Event], Event]] = [
 ]
 
 
+@settings(deadline=None)  # the first portion sets numpy up
 @given(st.randoms(use_true_random=False), st.integers(0, 200), st.sampled_from([0.0, 0.02, 0.3]))
 def test_with_and_without_numpy_the_patterns_are_the_same(
     chance: Random, size: int, odd: float
@@ -170,10 +172,3 @@ def test_events_of_ever_new_kinds_are_handed_back() -> None:
 
     assert batches.learn(Miner(), [*events], None) == events
     assert learned(events, vectors=True) == learned(events, vectors=False)
-
-
-def test_without_numpy_all_is_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "_numpy", lambda: None)
-    events: list[object] = [*log(Random(9), 50, odd=0.0)]
-
-    assert batches.learn(Miner(), events, None) is events

@@ -1,13 +1,15 @@
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zejzl.errors import StoreTooNew
+from zejzl.learning import batches
 from zejzl.learning.cases import LENGTH
 from zejzl.learning.mining import Miner
 from zejzl.learning.outcome import OutcomeRule
@@ -392,6 +394,7 @@ def test_limits_that_cannot_be_are_refused(options: dict[str, float]) -> None:
         Miner(**options)  # type: ignore[arg-type]
 
 
+@settings(deadline=None)  # it looks after each portion
 @given(EVENTS, st.integers(1, 9))
 def test_any_portions_give_the_same(events: list[Event], size: int) -> None:
     miner = Miner()
@@ -466,6 +469,18 @@ def test_the_figures_fit_together(events: list[Event]) -> None:
     assert sum(edge.share_of_time for edge in found.edges) == pytest.approx(
         1.0 if any(edge.times.total_s for edge in found.edges) else 0.0
     )
+
+
+def test_where_numpy_is_missing_nothing_else_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [e for n in range(900) for e in run(str(n), "plan validation executor", 9.0 * n)]
+    expected = learned(events, vectors=False)
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    batches.is_there.cache_clear()
+
+    found = learned(events, vectors=True)
+
+    batches.is_there.cache_clear()
+    assert found == expected
 
 
 def test_a_case_open_in_two_miners_becomes_one() -> None:

@@ -97,6 +97,10 @@ def test_a_narrow_range_that_holds_much_is_a_peak() -> None:
     assert shares == (0.25, 0.15)
 
 
+def test_few_durations_have_no_peaks() -> None:
+    assert sketched([1_000_000] * 19).times().peaks == ()
+
+
 def test_two_buckets_side_by_side_are_one_peak() -> None:
     edge = EDGES[500]
 

@@ -301,6 +301,38 @@ async def test_tokens_are_counted_in_a_text_or_in_files(workspace: Workspace) ->
             await use(box, "count_tokens", **wrong)
 
 
+async def test_files_that_are_no_text_are_told_and_the_others_counted(workspace: Workspace) -> None:
+    (workspace.folder / "notes/c.bin").write_bytes(b"\xff")
+    box = basic_tools(workspace, None)
+
+    found = await use(box, "count_tokens", paths=["notes/c.bin", "notes/b.md", "no.txt"])
+
+    assert isinstance(found, dict)
+    assert [each["path"] for each in found["files"]] == ["notes/b.md"]
+    assert found["unread"] == [
+        "notes/c.bin: it is no UTF-8 text: invalid start byte",
+        "no.txt: No such file or directory",
+    ]
+    with pytest.raises(ValueError, match="no UTF-8"):
+        await use(box, "count_tokens", paths=["no.txt", "notes/c.bin"])
+    with pytest.raises(OutOfBounds):
+        await use(box, "count_tokens", paths=["notes/b.md", "../x"])
+
+
+async def test_files_that_are_too_much_together_are_refused(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zejzl.agents.basic_tools.MOST_SEARCHED", 20)
+    box = basic_tools(workspace, None)
+
+    with pytest.raises(ValueError, match="more than 20 characters"):
+        await use(box, "count_tokens", paths=["notes/a.txt", "notes/b.md"])
+    found = await use(box, "search_text", query="o")
+
+    assert isinstance(found, dict)
+    assert found["complete"] is False
+
+
 async def test_arithmetic_is_computed() -> None:
     assert await use(basic_tools(None, None), "arithmetic", expression="6 * 7") == 42
 

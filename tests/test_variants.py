@@ -18,14 +18,16 @@ def test_settled_in_between_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> N
     cases = ("abc", "ab", "abc", "aba", "ab", "abab")
     expected = tallied(*cases)
 
-    monkeypatch.setattr(variants, "PROFILES", 2)
-    found = tallied(*cases)
+    for limit in ("PROFILES", "TOUCHED"):
+        monkeypatch.setattr(variants, limit, 2)
+        found = tallied(*cases)
 
-    assert {key: way.ends for key, way in found.ways.items()} == {
-        key: way.ends for key, way in expected.ways.items()
-    }
-    assert found.cases == expected.cases == {"a": 6, "b": 6, "c": 2}
-    assert {key: again.n for key, again in found.loops.items()} == {("a", "b"): 2, ("b", "a"): 1}
+        assert {key: way.ends for key, way in found.ways.items()} == {
+            key: way.ends for key, way in expected.ways.items()
+        }
+        assert found.cases == expected.cases == {"a": 6, "b": 6, "c": 2}
+        loops = {key: again.n for key, again in found.loops.items()}
+        assert loops == {("a", "b"): 2, ("b", "a"): 1}
 
 
 def test_merged_beyond_the_cap_variants_are_others() -> None:

@@ -10,7 +10,7 @@ from zejzl.agents.base import Bus
 from zejzl.agents.models import ask
 from zejzl.agents.reports import markdown
 from zejzl.agents.tools import Desk, Toolbox, room
-from zejzl.agents.workspace import Workspace, checked_path
+from zejzl.agents.workspace import OutOfBounds, Workspace, checked_path
 from zejzl.engine.tokens import count_all
 
 MOST_HITS = 1_000  # lines that a search returns
@@ -89,13 +89,14 @@ def add_text_tools(box: Toolbox, there: Room) -> None:
             raise ValueError("count_tokens takes either text or paths")
         if text is not None:
             return dict((await count_all([text]))[0]._asdict())
-        texts = [await asyncio.to_thread(there().read_text, path) for path in paths or ()]
-        counts = await count_all(texts)
+        texts, unread = await asyncio.to_thread(read_all, there(), paths or [])
+        counts = await count_all([*texts.values()])
         return {
             "files": [
-                {"path": checked_path(path), "tokens": each.tokens}
-                for path, each in zip(paths or (), counts, strict=True)
+                {"path": path, "tokens": each.tokens}
+                for path, each in zip(texts, counts, strict=True)
             ],
+            "unread": unread,
             "tokens": sum(each.tokens for each in counts),
             "exact": all(each.exact for each in counts),
         }
@@ -107,6 +108,27 @@ def add_text_tools(box: Toolbox, there: Room) -> None:
     box.add(search_text, reach=("files",), again=True)
     box.add(count_tokens, reach=("files",), again=True)
     box.add(report, again=True)
+
+
+def read_all(workspace: Workspace, paths: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the texts of files by path, and which could not be read; one at least could."""
+    texts: dict[str, str] = {}
+    unread: list[str] = []
+    read = 0
+    for path in map(checked_path, paths):
+        try:
+            texts[path] = workspace.read_text(path)
+        except OutOfBounds:
+            raise
+        except (OSError, ValueError) as problem:
+            if path == checked_path(paths[-1]) and not texts:
+                raise
+            unread.append(_why(path, problem))
+        else:
+            read += len(texts[path])
+            if read > MOST_SEARCHED:
+                raise ValueError(f"the files have more than {MOST_SEARCHED} characters together")
+    return texts, unread
 
 
 def search(workspace: Workspace, query: str, folder: str, path: str) -> dict[str, object]:
@@ -122,7 +144,7 @@ def search(workspace: Workspace, query: str, folder: str, path: str) -> dict[str
         except (OSError, ValueError) as problem:
             if path:
                 raise
-            unread.append(f"{each}: {problem}"[:LONGEST_LINE])
+            unread.append(_why(each, problem))
             continue
         read += len(content)
         for number, line in enumerate(content.splitlines(), 1):
@@ -131,3 +153,9 @@ def search(workspace: Workspace, query: str, folder: str, path: str) -> dict[str
         if len(hits) >= MOST_HITS or read > MOST_SEARCHED:
             return {"hits": hits[:MOST_HITS], "unread": unread[:MOST_HITS], "complete": False}
     return {"hits": hits, "unread": unread[:MOST_HITS], "complete": True}
+
+
+def _why(path: str, problem: OSError | ValueError) -> str:
+    """Return why a file could not be read, its path first."""
+    said = f"{path}: {problem.strerror}" if isinstance(problem, OSError) else str(problem)
+    return said[:LONGEST_LINE]

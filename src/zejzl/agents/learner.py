@@ -8,10 +8,12 @@ import asyncio
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from threading import Lock
+from typing import ClassVar, TypeVar
 
 from zejzl.agents.analyzer import told
 from zejzl.agents.base import Agent, Bus, plain
@@ -29,7 +31,7 @@ from zejzl.learning.patterns import Endings, Patterns
 
 VERSION = 1
 SETTING = "learner.patterns"  # where a bus's store keeps it
-PORTION = 2_000  # events that are taken in at once, between which others may run
+PORTION = 16_384  # events that are taken in at once
 SKEW = 60.0  # seconds that other machines' clocks may be ahead
 SUCCESSES, FAILURES = 5, 3  # paths kept of each learning
 LEARNINGS = 20  # and of how many learnings
@@ -43,6 +45,8 @@ TOPICS = {
     "failing_path": "high_risk",
     "agent_gap": "high_risk",
 }
+
+T = TypeVar("T")
 
 
 class LearnerAgent(Agent):
@@ -75,7 +79,8 @@ class LearnerAgent(Agent):
         self._miner = Miner(outcome=rule)
         self._opinions: dict[str, dict[str, str]] = {}
         self._before: dict[tuple[str, ...], Endings] = {}
-        self._one = asyncio.Lock()  # a miner takes one portion at a time
+        self._one = asyncio.Lock()  # one learning after the other
+        self._guard = Lock()  # and no thread beside one whose caller has gone away
 
     async def learn(
         self, events: Iterable[object], *, conversation_id: str | None = None
@@ -98,8 +103,8 @@ class LearnerAgent(Agent):
         async with self._one:
             horizon = self._clock.wall() + SKEW
             for portion in _portions(events):
-                await asyncio.to_thread(self._miner.learn, portion, now=horizon)
-            patterns = await asyncio.to_thread(self._miner.patterns)
+                await self._beside(partial(self._miner.learn, portion, now=horizon))
+            patterns = await self._beside(self._miner.patterns)
             well, badly = newly(patterns, self._before)
             self._remember(patterns, well, badly)
         answer = self._answer(patterns)
@@ -147,7 +152,7 @@ class LearnerAgent(Agent):
             StoreError: If the store does not answer.
         """
         async with self._one:
-            body = await asyncio.to_thread(lambda: json.dumps(self._body()))
+            body = await self._beside(lambda: json.dumps(self._body()))
         if path is not None:
             await asyncio.to_thread(_write, Path(path), body)
         elif self.bus is not None:
@@ -172,8 +177,17 @@ class LearnerAgent(Agent):
         if body is None:
             return False
         async with self._one:
-            await asyncio.to_thread(self._take, body)
+            await self._beside(partial(self._take, body))
         return True
+
+    async def _beside(self, work: Callable[[], T]) -> T:
+        """Do some work beside the loop."""
+
+        def alone() -> T:
+            with self._guard:
+                return work()
+
+        return await asyncio.to_thread(alone)
 
     def _answer(self, patterns: Patterns) -> dict[str, object]:
         findings = find(patterns)

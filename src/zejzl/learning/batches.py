@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import chain
 from operator import itemgetter
-from types import ModuleType
 from typing import TYPE_CHECKING, TypeAlias
 
 from zejzl.learning.cases import HELD, LENGTH
@@ -28,9 +27,10 @@ if TYPE_CHECKING:
 
     Whole: TypeAlias = NDArray[np.int64]
 
-PORTION = 8_192
+PORTION = 16_384
+BLOCK = 2_048  # events that are read together: few enough to stay near the processor
 LEAST = 1_024  # events below which setting up takes longer than it saves
-KINDS = 200  # kinds of events beyond which it does
+KINDS = 50  # kinds of events beyond which it does
 EXACT = 9e9  # seconds up to which a whole number stays exact as a float of microseconds
 TEXT = 10_000  # characters of a text that surely leave its event small
 NUMBER = 10**18
@@ -40,18 +40,21 @@ Event = dict[str, object]
 
 
 @cache
-def _numpy() -> ModuleType | None:
+def is_there() -> bool:
+    """Say whether numpy is installed; where it is, it is imported by this."""
     try:
-        import numpy
+        import numpy  # noqa: F401
     except ImportError:
-        return None
-    return numpy
+        return False
+    return True
 
 
 class _Columns:
     """What was read of a portion, by position; `plain` says of which events."""
 
-    def __init__(self, np: ModuleType, size: int) -> None:
+    def __init__(self, size: int) -> None:
+        import numpy as np
+
         self.token: Whole = np.zeros(size, dtype=np.int64)
         self.at: Whole = np.zeros(size, dtype=np.int64)
         self.case: Whole = np.zeros(size, dtype=np.int64)
@@ -62,12 +65,13 @@ class _Columns:
 
 def learn(miner: "Miner", events: list[object], horizon: int | None) -> Sequence[object]:
     """Take in what is plain, and return the rest, in its order."""
-    np = _numpy() if len(events) >= LEAST else None
-    if np is None or set(map(type, events)) != {dict}:
+    if len(events) < LEAST or not is_there() or set(map(type, events)) != {dict}:
         return events
+    import numpy as np
+
     if len(miner.open) + len(events) > miner.limit or miner.held + len(events) > HELD:
         return events  # a limit could be met in between
-    read = _read(np, miner.reader, events)  # type: ignore[arg-type]
+    read = _read(miner.reader, events)  # type: ignore[arg-type]
     if read is None:
         return events
     order = np.lexsort((read.at, read.case))
@@ -102,29 +106,39 @@ def learn(miner: "Miner", events: list[object], horizon: int | None) -> Sequence
     inside = chosen[case]
     for place in case[starts[good]][np.argsort(end[good])].tolist():
         miner.closed.add(names[place])
-    _take(np, miner, case[inside], at[inside], read.token[order[inside]], tokens, names)
+    _take(miner, case[inside], at[inside], read.token[order[inside]], tokens, names)
     left = np.ones(len(events), dtype=bool)
     left[order[inside]] = False
     return [events[place] for place in np.flatnonzero(left).tolist()]
 
 
-def _read(np: ModuleType, reader: EventReader, events: list[Event]) -> _Columns | None:
+def _read(reader: EventReader, events: list[Event]) -> _Columns | None:
     """Return what the events say; None where their kinds cannot be told."""
+    read = _Columns(len(events))
+    for start in range(0, len(events), BLOCK):
+        if not _read_block(reader, events[start : start + BLOCK], start, read):
+            return None
+    return read
+
+
+def _read_block(reader: EventReader, events: list[Event], start: int, read: _Columns) -> bool:
+    """Read the events that begin at this position; False where their kinds cannot be told."""
+    import numpy as np
+
     try:
         kinds = [*map(itemgetter("type"), events)]
         codes = {kind: code for code, kind in enumerate(dict.fromkeys(kinds))}
     except (KeyError, TypeError):
-        return None
+        return False
     if len(codes) > KINDS:
-        return None
+        return False
     code = np.array([*map(codes.__getitem__, kinds)], dtype=np.uint16)
     order = np.argsort(code, kind="stable")
-    read = _Columns(np, len(events))
-    number = read.numbers.setdefault
+    numbers = read.numbers
+    number = numbers.setdefault
     for places in np.split(order, np.flatnonzero(np.diff(code[order])) + 1):
-        where = places.tolist()
-        group = [events[place] for place in where]
-        found = _group(np, reader, group)
+        group = [events[place] for place in places.tolist()]
+        found = _group(reader, group)
         if found is None:
             for event in group:
                 try:
@@ -132,19 +146,21 @@ def _read(np: ModuleType, reader: EventReader, events: list[Event]) -> _Columns 
                 except Odd:
                     continue  # it is counted when it is learned by itself
             continue
-        read.plain[places] = True
+        where = places + start
+        read.plain[where] = True
         tokens, cases, at = found
-        read.token[places] = tokens
-        read.at[places] = at
-        numbers = read.numbers
-        read.case[places] = [number(case, len(numbers)) for case in cases]
-    return read
+        read.token[where] = tokens
+        read.at[where] = at
+        read.case[where] = [number(case, len(numbers)) for case in cases]
+    return True
 
 
 def _group(
-    np: ModuleType, reader: EventReader, group: list[Event]
+    reader: EventReader, group: list[Event]
 ) -> "tuple[list[int] | int, list[Case], Whole] | None":
     """Return tokens, cases and times of events of one kind; None if they are not all alike."""
+    import numpy as np
+
     data = group[0].get("data")
     shape = reader.known_shape(group[0], data) if isinstance(data, dict) else None
     if shape is None or not shape.simple:
@@ -237,7 +253,6 @@ def _tokens(
 
 
 def _take(
-    np: ModuleType,
     miner: "Miner",
     case: "Whole",
     at: "Whole",
@@ -246,6 +261,8 @@ def _take(
     names: list[Case],
 ) -> None:
     """Count events of whole cases, sorted by case and time."""
+    import numpy as np
+
     if not len(case):
         return
     for number, n in enumerate(np.bincount(token, minlength=len(tokens)).tolist()):
@@ -268,11 +285,10 @@ def _take(
         strict=True,
     ):
         enter(name, (None, *steps[start:end]), first, last)
-    _link(np, miner, case, at, token, tokens, names)
+    _link(miner, case, at, token, tokens, names)
 
 
 def _link(
-    np: ModuleType,
     miner: "Miner",
     case: "Whole",
     at: "Whole",
@@ -281,6 +297,8 @@ def _link(
     names: list[Case],
 ) -> None:
     """Count the edges between events of the same case."""
+    import numpy as np
+
     same = np.flatnonzero(case[1:] == case[:-1])
     if not len(same):
         return
@@ -301,7 +319,7 @@ def _link(
         source, target = tokens[key // len(tokens)], tokens[key % len(tokens)]
         link = links[key] = miner.tally.link(source.activity, target.activity, target.agent)
         link.took.total += total
-        _keep_slowest(np, link, took[start:end], where[start:end], names)
+        _keep_slowest(link, took[start:end], where[start:end], names)
     for cell, n in zip(cells.tolist(), counts.tolist(), strict=True):
         key, number = divmod(cell, width)
         held = links[key].took.counts
@@ -310,15 +328,15 @@ def _link(
 
 @cache
 def _edges() -> "Whole":
-    np = _numpy()
-    assert np is not None
+    import numpy as np
+
     edges: Whole = np.array(EDGES, dtype=np.int64)
     return edges
 
 
-def _keep_slowest(
-    np: ModuleType, link: Link, took: "Whole", where: "Whole", names: list[Case]
-) -> None:
+def _keep_slowest(link: Link, took: "Whole", where: "Whole", names: list[Case]) -> None:
+    import numpy as np
+
     slowest = link.slowest
     if len(slowest) == MOST:
         near = np.flatnonzero(took >= -slowest[-1][0])

@@ -35,7 +35,8 @@ class Times:
 
     Attributes:
         p50_low: Lower end of the 95 % interval of the median, by rank; `p50_high` the upper.
-        peaks: (seconds, share) of each narrow range of durations that holds 15 % or more.
+        peaks: (seconds, share) of each narrow range of durations that holds 15 % or more; none
+            below 20 durations.
     """
 
     n: int = 0

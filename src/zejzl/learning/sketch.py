@@ -22,6 +22,7 @@ MICROSECONDS = 1_000_000
 EDGES = (1, *(ceil(1000 * BASE**i) for i in range(1, 1396)))
 _MIDDLES: tuple[float, ...] = (0.0, *(BASE ** (i + 0.5) / 1000 for i in range(len(EDGES))))
 _PEAK = 0.15  # the least share of all that a peak holds
+_PEAK_N = 20  # durations below which any few would be one
 
 
 class Sketch:
@@ -74,7 +75,7 @@ class Sketch:
             p95_s=ranked((n - 1) * 0.95),
             p50_low=ranked(max(0, floor(n / 2 - spread) - 1)),
             p50_high=ranked(min(n - 1, ceil(n / 2 + spread))),
-            peaks=_peaks(self.counts, n),
+            peaks=_peaks(self.counts, n) if n >= _PEAK_N else (),
         )
 
     def to_json(self) -> list[object]:

@@ -22,6 +22,7 @@ from zejzl.learning.sketch import EDGES, Sketch
 VARIANTS = 50_000
 STEPS = 2_000_000  # activities in all variants together
 PROFILES = 4_096
+TOUCHED = 256  # profiles after which all are settled, so that a report finds few
 NEVER = -(10**18)  # µs; before all times that can be read
 ROOM = 50_000  # edges by agent, features, loops: of each
 
@@ -125,6 +126,7 @@ class Tally:
         self.loops: dict[tuple[str, str], Repeat] = {}
         self.traits: dict[tuple[str, tuple[str, ...]], Trait] = {}
         self._profiles: dict[Key, Profile] = {}
+        self._touched: list[tuple[Key, Profile]] = []  # since they were settled last
 
     def add(self, case: Case, task: str | None, times: list[int], tokens: list[Token]) -> None:
         """Count a case: its events' times and tokens, in order."""
@@ -142,6 +144,10 @@ class Tally:
     def enter(self, case: Case, key: Key, start: int, end: int) -> Profile:
         """Count a case, save for its edges, and return its profile."""
         profile = self.profile(key)
+        if not profile.n:
+            if len(self._touched) >= TOUCHED:
+                self.settle()
+            self._touched.append((key, profile))
         profile.n += 1
         profile.took.add(end - start)
         if end > profile.last:
@@ -171,12 +177,12 @@ class Tally:
 
     def settle(self) -> None:
         """Count what the cases of each profile share."""
-        for key, profile in self._profiles.items():
-            if profile.n:
-                if profile.shared is None:
-                    profile.shared = self._shared(key[0], key[1:])  # type: ignore[arg-type]
-                self._settle(profile, profile.shared)
-                profile.renew()
+        for key, profile in self._touched:
+            if profile.shared is None:
+                profile.shared = self._shared(key[0], key[1:])  # type: ignore[arg-type]
+            self._settle(profile, profile.shared)
+            profile.renew()
+        self._touched.clear()
 
     def _shared(self, task: str | None, tokens: tuple[Token, ...]) -> Shared:
         activities = tuple([token.activity for token in tokens])
