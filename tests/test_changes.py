@@ -1,5 +1,6 @@
 """An improvement is put to use and taken back, whatever came between, and after a restart."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -226,3 +227,53 @@ async def test_old_changes_are_forgotten_and_those_that_stand_are_not() -> None:
 
         assert len(bus.changes) == 201
         assert bus.changes[0].id == "stays"
+
+
+async def test_one_that_is_cancelled_is_whole_or_not_at_all(tmp_path: Path) -> None:
+    async with make_bus(FakeClock(), store=SqliteStore(tmp_path / "z.db")) as bus:
+        task = asyncio.create_task(bus.apply({"id": "x", "settings": {"max_attempts": 9}}))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await bus.apply({"id": "y", "settings": {"max_tokens": 9}})  # after it
+
+        assert [each.id for each in bus.changes] == ["x", "y"]
+        assert bus.settings.max_attempts == 9
+
+
+async def test_a_change_of_one_limit_leaves_the_others() -> None:
+    limits = {"a": RateLimit(requests=5), "b": RateLimit(requests=7)}
+    async with make_bus(FakeClock(), rate_limits=limits) as bus:
+        await bus.apply({"id": "x", "settings": {"rate_limits": {"b": {"requests": 1}}}})
+
+        assert bus.settings.rate_limits == {"a": RateLimit(5), "b": RateLimit(1)}
+
+
+async def test_an_order_that_was_tried_beats_a_default_that_was_kept() -> None:
+    clock = FakeClock()
+    store = InMemoryStore()
+    await store.open()
+    await store.keep_setting("default_provider", "a")
+    async with make_bus(clock, store=store) as bus:
+        await register(bus, clock, a="ok", b="ok")
+        assert await who_answers(bus, clock) == "a"
+
+        await bus.apply(REORDER)
+
+        assert await who_answers(bus, clock) == "b"
+        assert list(bus.providers) == ["b", "a"]
+
+
+async def test_a_change_of_another_process_that_does_not_fit_here_is_left_out(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "z.db"
+    async with (
+        make_bus(FakeClock(), store=SqliteStore(path)) as patient,
+        make_bus(FakeClock(), store=SqliteStore(path), deadline=10.0) as hasty,
+    ):
+        await patient.apply({"id": "long", "settings": {"patience": 50.0}})
+        await hasty.apply({"id": "few", "settings": {"max_attempts": 2}})
+
+        assert (hasty.settings.patience, hasty.settings.max_attempts) == (None, 2)

@@ -15,6 +15,7 @@ from zejzl.errors import (
     Rejected,
     ServerError,
     SettingsError,
+    StoreError,
     StoreTooNew,
 )
 from zejzl.events import ExperimentEnded
@@ -322,3 +323,94 @@ def _options() -> Any:
     from zejzl.engine.options import Options
 
     return Options()
+
+
+async def test_only_the_first_outcome_of_a_conversation_counts() -> None:
+    clock = FakeClock()
+    bus = await with_two(clock, bad=0)
+    await bus.experiment("try", arms=ARMS)
+
+    await send_many(bus, clock, ["same"] * 5 + [None] * 3)
+
+    ruling = bus.experiments[0]["ruling"]
+    assert isinstance(ruling, dict)
+    assert ruling["treatment"]["n"] + ruling["control"]["n"] == 4
+    await bus.stop()
+
+
+async def test_two_processes_carry_a_verdict_out_once(tmp_path: Path) -> None:
+    clock, path = FakeClock(), tmp_path / "z.db"
+    one = await with_two(clock, store=SqliteStore(path))
+    await one.experiment("try", arms=ARMS)
+    other = await with_two(clock, store=SqliteStore(path))
+
+    await send_many(one, clock, conversations(300))
+    await send_many(other, clock, conversations(300))
+
+    for bus in (one, other):
+        assert bus.settings.default_provider == "good"
+        assert [each.id for each in bus.changes] == ["better"]
+    told = await one.store.events(type="experiment_ended")
+    assert len(told) == 1
+    await other.stop()
+    await one.stop()
+
+
+async def test_processes_do_not_overwrite_each_others_experiments(tmp_path: Path) -> None:
+    clock, path = FakeClock(), tmp_path / "z.db"
+    one = await with_two(clock, store=SqliteStore(path), bad=0)
+    other = await with_two(clock, store=SqliteStore(path), bad=0)
+    await one.experiment("mine", arms=ARMS)
+    await other.experiment("theirs", arms={"long": None, "short": {"max_tokens": 3}})
+    await one.stop_experiment("mine")
+    await one.stop()
+    await other.stop()
+
+    again = await with_two(clock, store=SqliteStore(path), bad=0)
+
+    assert [(each["name"], each["state"]) for each in again.experiments] == [
+        ("mine", "undecided"),
+        ("theirs", "running"),
+    ]
+    await again.stop()
+
+
+class Failing(InMemoryStore):
+    """A store in memory that will not revise anything for a while."""
+
+    fails = False
+
+    def revise(self, name: str, change: Any) -> Any:
+        if self.fails:
+            raise StoreError("the disk is full")
+        return super().revise(name, change)
+
+
+async def test_a_verdict_that_cannot_be_written_costs_no_answer_and_is_carried_out_later() -> None:
+    clock, store = FakeClock(), Failing()
+    bus = await with_two(clock, store=store)
+    await bus.experiment("try", arms=ARMS)
+    store.fails = True
+
+    answers = await send_many(bus, clock, conversations(300))
+    while_it_fails = [each["state"] for each in bus.experiments], bus.changes
+    store.fails = False
+    await send_many(bus, clock, ["one more"])
+
+    assert answers.count("good") > 100
+    assert while_it_fails == (["kept"], [])
+    assert [each.id for each in bus.changes] == ["better"]
+    assert list(bus._trials.running) == []
+    await bus.stop()
+
+
+async def test_a_change_that_does_not_go_together_with_an_arm_breaks_no_request() -> None:
+    clock = FakeClock()
+    bus = await with_two(clock, bad=0)
+    await bus.experiment("try", arms={"now": None, "patient": {"patience": 50.0}})
+
+    await bus.apply({"id": "hasty", "settings": {"deadline": 10.0}})
+    answers = await send_many(bus, clock, conversations(20))
+
+    assert set(answers) == {"bad"}
+    await bus.stop()

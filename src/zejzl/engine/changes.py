@@ -7,9 +7,10 @@ stand on top of it, the newest last, so that any one can be taken back whatever 
 They are kept in the store and stand again after a restart.
 """
 
+import asyncio
 import json
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from secrets import token_hex
@@ -127,16 +128,7 @@ class Changes:
             await self._store.keep_setting(DAMAGED, kept)
             await self._store.keep_setting(NAME, None)
             return
-        standing: list[Change] = []
-        for change in self._all:
-            if change.stands:
-                try:
-                    self._settings([*standing, change])
-                except SettingsError as wrong:
-                    log.warning("change %s does not fit these settings: %s", change.id, wrong)
-                else:
-                    standing.append(change)
-        self._use(self._settings(standing))
+        self._use(self.in_use())
 
     async def apply(self, improvement: object) -> Change:
         """Put an improvement to use, and return the change that it is.
@@ -150,8 +142,10 @@ class Changes:
             StoreError: It could not be written down; nothing has changed.
         """
         change = self._change(improvement)
-        settings = self._settings([*self._standing, change])
+        changed(self.in_use(), change.settings)  # raises where it does not fit
+        return await _to_the_end(self._apply(change))
 
+    async def _apply(self, change: Change) -> Change:
         def add(kept: list[Change]) -> list[Change]:
             if any(each.id == change.id and each.stands for each in kept):
                 raise ValueError(
@@ -161,7 +155,7 @@ class Changes:
             return [*kept, change]
 
         await self._revise(add)
-        self._in_use(settings, change)
+        self._put_to_use(change)
         return change
 
     async def revert(self, id: str, because: str = "by hand") -> Change:
@@ -171,6 +165,9 @@ class Changes:
             NoSuchChange: If none of that id stands.
         """
         checked_text("id", id)
+        return await _to_the_end(self._revert(id, because))
+
+    async def _revert(self, id: str, because: str) -> Change:
         at = utc(self._clock.wall())
 
         def back(change: Change) -> Change:
@@ -185,7 +182,7 @@ class Changes:
 
         await self._revise(take_back)
         taken = next(each for each in self._all if each.id == id and each.reverted_at == at)
-        self._in_use(self._settings(self._standing), taken)
+        self._put_to_use(taken)
         return taken
 
     def stands(self, id: str) -> bool:
@@ -197,11 +194,23 @@ class Changes:
     ) -> Settings:
         """Return the settings in use, without some changes and with some differences more.
 
+        A change that does not fit (any more) is left out, and told: another process, with other
+        settings, may have made it.
+
         Raises:
-            SettingsError: If they cannot be together.
+            SettingsError: If `plus` does not fit.
         """
-        stays = [each.settings for each in self._standing if each.id not in without]
-        return changed(self._given, *stays, *plus)
+        settings = self._given
+        for change in self._standing:
+            if change.id in without:
+                continue
+            try:
+                settings = changed(settings, change.settings)
+            except (SettingsError, TypeError) as wrong:
+                log.warning("change %s does not fit these settings: %s", change.id, wrong)
+        for difference in plus:
+            settings = changed(settings, difference)
+        return settings
 
     @property
     def _standing(self) -> list[Change]:
@@ -217,9 +226,6 @@ class Changes:
         at = utc(self._clock.wall())
         return Change(id=id, settings=difference, reason=reason, applied_at=at)
 
-    def _settings(self, standing: Sequence[Change]) -> Settings:
-        return changed(self._given, *(change.settings for change in standing))
-
     async def _revise(self, make: Callable[[list[Change]], list[Change]]) -> None:
         """Write down what `make` makes of all changes, those of other processes among them."""
 
@@ -231,8 +237,8 @@ class Changes:
 
         self._all = await self._store.revise(NAME, work)
 
-    def _in_use(self, settings: Settings, change: Change) -> None:
-        self._use(settings)
+    def _put_to_use(self, change: Change) -> None:
+        self._use(self.in_use())
         self._tell(
             SettingsChanged(
                 change_id=change.id,
@@ -244,18 +250,25 @@ class Changes:
         )
 
 
-def changed(settings: Settings, *differences: Mapping[str, object]) -> Settings:
-    """Return the settings with differences on top, the last one uppermost.
+async def _to_the_end(work: Coroutine[Any, Any, Change]) -> Change:
+    """Return what comes of `work`, which is done whole even where its caller leaves."""
+    return await asyncio.shield(asyncio.ensure_future(work))
+
+
+def changed(settings: Settings, difference: Mapping[str, object]) -> Settings:
+    """Return the settings with a difference on top; rate limits that it does not name stay.
 
     Raises:
         SettingsError: If they cannot be together.
     """
-    merged: dict[str, Any] = {}
-    for difference in differences:
-        merged |= difference
+    if not difference:
+        return settings
+    merged: dict[str, Any] = dict(difference)
     if isinstance(failover := merged.get("failover"), list):
         merged["failover"] = tuple(failover)
-    return replace(settings, **merged) if merged else settings
+    if isinstance(limits := merged.get("rate_limits"), Mapping):
+        merged["rate_limits"] = {**settings.rate_limits, **limits}
+    return replace(settings, **merged)
 
 
 def checked_difference(settings: object) -> dict[str, object]:

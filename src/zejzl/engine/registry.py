@@ -155,8 +155,10 @@ class Registry:
         """Return the default model of each provider; first those asked by default, in order."""
         names = [self._default or self.kept_default, *(self._failover or ()), *self._seats]
         if self.changed is not None:
-            names = [*self._rearranged(list(self._seats), self.changed.failover)]
-            names.insert(0, self.changed.default_provider or self.kept_default)
+            first = self._first(self.changed)
+            if not first and self.changed.failover == self._failover:
+                first = self.kept_default
+            names = [first, *self._rearranged(list(self._seats), self.changed.failover)]
         keys = [name.strip().lower() for name in names]
         return {key: self._seats[key].provider.default_model for key in keys if key in self._seats}
 
@@ -169,9 +171,14 @@ class Registry:
             raise
         if changed is not None:
             names = self._rearranged(names, changed.failover)
-            if changed.default_provider != self._default:
-                first = (changed.default_provider or "").strip().lower()
+            first = self._first(changed) or first
+            if changed.failover != self._failover and not self._default:
+                first = self._first(changed)  # an order that was tried beats a kept default
         return [first, *(name for name in names if name != first)] if first in self else names
+
+    @staticmethod
+    def _first(changed: Settings) -> str:
+        return (changed.default_provider or "").strip().lower()
 
     def _rearranged(self, names: list[str], order: tuple[str, ...] | None) -> list[str]:
         """Return `names` in another order; a change keeps nobody out, and names nobody in vain."""

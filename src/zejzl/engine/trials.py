@@ -9,16 +9,19 @@ sides, in no process and after no restart. What decides is in `learning.experime
 verdict is carried out.
 """
 
+import asyncio
 import json
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Any, get_args
 
 from zejzl.clock import Clock
 from zejzl.engine.arguments import checked_text
 from zejzl.engine.changes import Changes, checked_difference, part_of
+from zejzl.engine.journal import unheard
 from zejzl.engine.usual import Usual, usual
 from zejzl.errors import (
     FailureClass,
@@ -26,6 +29,7 @@ from zejzl.errors import (
     Parked,
     ProviderError,
     Rejected,
+    SettingsError,
     StoreError,
     StoreTooNew,
 )
@@ -61,6 +65,7 @@ class Running:
         action: What the change is, in a word.
         stands: Whether it does.
         unwritten: Requests counted since it was written down last.
+        heard: Conversations that are counted, as hashes.
     """
 
     trial: Trial
@@ -71,6 +76,7 @@ class Running:
     action: str
     stands: bool
     unwritten: int = 0
+    heard: set[int] = field(default_factory=set)
 
 
 class Part:
@@ -80,11 +86,18 @@ class Part:
         usual: How it is to be treated.
     """
 
-    __slots__ = ("_arms", "_clock", "_started", "_trials", "usual")
+    __slots__ = ("_arms", "_clock", "_conversation_id", "_started", "_trials", "usual")
 
-    def __init__(self, trials: "Trials", arms: Mapping[str, str], usual: Usual) -> None:
+    def __init__(
+        self,
+        trials: "Trials",
+        arms: Mapping[str, str],
+        usual: Usual,
+        conversation_id: str | None,
+    ) -> None:
         self._trials = trials
         self._arms = arms
+        self._conversation_id = conversation_id
         self._clock = trials.clock
         self._started = trials.clock.now()
         self.usual = usual
@@ -99,7 +112,8 @@ class Part:
             return
         seconds = self._clock.now() - self._started
         for name, arm in self._arms.items():
-            await self._trials.observe(name, arm, success, seconds, cost)
+            if self._trials.is_first(name, self._conversation_id):
+                await self._trials.observe(name, arm, success, seconds, cost)
 
 
 def is_telling(failure: BaseException) -> bool:
@@ -134,6 +148,7 @@ class Trials:
         self._tell = tell
         self._over: list[dict[str, object]] = []
         self._both: dict[tuple[str, ...], Usual] = {}
+        self._ending: set[asyncio.Future[dict[str, object]]] = set()
         self.clock = clock
         self.running: dict[str, Running] = {}
 
@@ -145,7 +160,7 @@ class Trials:
         usual = self._both.get(sides)
         if usual is None:
             usual = self._both[sides] = self._usual(arms)
-        return Part(self, arms, usual)
+        return Part(self, arms, usual, conversation_id)
 
     def _usual(self, arms: Mapping[str, str]) -> Usual:
         """Return how a request with these arms is treated."""
@@ -154,7 +169,11 @@ class Trials:
             each.settings if arms[name] == each.treatment else each.control
             for name, each in self.running.items()
         ]
-        return usual(self._changes.in_use(without=standing, plus=chosen))
+        try:
+            return usual(self._changes.in_use(without=standing, plus=chosen))
+        except SettingsError as wrong:  # what came after it does not go together with it
+            log.warning("the arms %s are as things are now: %s", ", ".join(arms.values()), wrong)
+            return usual(self._changes.in_use())
 
     def rebase(self) -> None:
         """Take in that other settings are in use."""
@@ -196,9 +215,14 @@ class Trials:
         )
         for settings in (running.settings, running.control):
             self._changes.in_use(plus=[settings])  # raises where they cannot be
-        await self._write({**self.running, name: running})
         self.running[name] = running
         self._both = {}
+        try:
+            await self._write(begun=name)
+        except BaseException:
+            self.running.pop(name, None)
+            self._both = {}
+            raise
         return _shown(running)
 
     async def stop(self, name: str) -> dict[str, object]:
@@ -211,6 +235,19 @@ class Trials:
         if running is None:
             raise NoSuchChange(str(name), tuple(self.running), "experiment runs")
         return await self._end(name, running, "undecided", "it was stopped by hand")
+
+    def is_first(self, name: str, conversation_id: str | None) -> bool:
+        """Say whether an outcome is the first of its conversation; None is one of its own.
+
+        Only that one counts: outcomes of one conversation resemble each other, and what is
+        claimed holds for independent ones.
+        """
+        running = self.running.get(name)
+        if running is None or conversation_id is None:
+            return running is not None
+        before = len(running.heard)
+        running.heard.add(hash(conversation_id))
+        return len(running.heard) > before
 
     async def observe(
         self, name: str, arm: str, success: bool, seconds: float, cost_usd: float | None
@@ -225,28 +262,37 @@ class Trials:
             if state != "running":
                 await self._end(name, running, state, running.trial.ruling().reason)
             elif running.unwritten >= WRITE_SPACING:
-                await self._write(self.running)
-        except (StoreError, NoSuchChange, ValueError) as problem:
+                unheard(asyncio.ensure_future(self._write()))
+        except (StoreError, ValueError) as problem:
             # The request that happened to be the last has its answer all the same.
             log.warning("experiment %s: its state could not be written down: %s", name, problem)
 
     async def _end(
         self, name: str, running: Running, verdict: str, reason: str
     ) -> dict[str, object]:
-        if self.running.pop(name, None) is None:
-            raise NoSuchChange(name, tuple(self.running), "experiment runs")
+        """Carry a verdict out, to the end even where the caller leaves."""
+        self.running.pop(name, None)  # nobody else ends it, and no request has a part in it
         self._both = {}
+        ending = asyncio.ensure_future(self._carry_out(name, running, verdict, reason))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+        return await asyncio.shield(ending)
+
+    async def _carry_out(
+        self, name: str, running: Running, verdict: str, reason: str
+    ) -> dict[str, object]:
+        end = _shown(running) | {"state": verdict, "reason": reason}
         try:
             if verdict == "kept" and not running.stands:
-                change = {"id": running.change, "settings": running.settings}
-                await self._changes.apply(change | {"action": f"{running.action}: {reason}"})
+                await self._keep(running, reason)
             elif verdict == "reverted" and running.stands:
-                await self._changes.revert(running.change, f"experiment {name}: {reason}")
+                with suppress(NoSuchChange):  # somebody took it back meanwhile
+                    await self._changes.revert(running.change, f"experiment {name}: {reason}")
+            if not await self._write(ended=end):
+                return end  # another process has ended it
         except StoreError:
             self.running[name] = running  # its next request tries again
             raise
-        end = _shown(running) | {"state": verdict, "reason": reason}
-        self._over = [*self._over, end][-MOST_KEPT:]
         self._tell(
             ExperimentEnded(
                 name=name,
@@ -256,8 +302,16 @@ class Trials:
                 timestamp=utc(self.clock.wall()),
             )
         )
-        await self._write(self.running)
         return end
+
+    async def _keep(self, running: Running, reason: str) -> None:
+        change = {"id": running.change, "settings": running.settings}
+        try:
+            await self._changes.apply(change | {"action": f"{running.action}: {reason}"})
+        except ValueError:
+            await (
+                self._changes.recall()
+            )  # it stands already: by another process, or an earlier life
 
     def all(self) -> list[dict[str, object]]:
         """Return every experiment, those that are over first."""
@@ -305,15 +359,39 @@ class Trials:
 
     async def keep(self) -> None:
         """Write down what was counted since the last time."""
+        if self._ending:
+            await asyncio.wait(self._ending)
         if any(each.unwritten for each in self.running.values()):
-            await self._write(self.running)
+            await self._write()
 
-    async def _write(self, running: Mapping[str, Running]) -> None:
-        rows = [_kept(name, each) for name, each in running.items()]
-        body = {"v": VERSION, "running": rows, "over": self._over}
-        for each in running.values():
+    def _write(self, *, begun: str = "", ended: Mapping[str, Any] | None = None) -> Awaitable[bool]:
+        """Write down what was counted; return whether one that `ended` ran until then.
+
+        Those of other processes stay as they are: each judges by what it has seen itself.
+        """
+        rows = {name: _kept(name, each) for name, each in self.running.items()}
+        for each in self.running.values():
             each.unwritten = 0
-        await self._store.keep_setting(NAME, json.dumps(body))
+        now = "" if ended is None else str(ended["name"])
+
+        def work(kept: str | None) -> tuple[str, tuple[list[dict[str, object]], bool]]:
+            body = json.loads(kept) if kept else {"running": [], "over": []}
+            there = {str(each["name"]): each for each in body["running"]}
+            ran = now in there
+            # One that is not there any more was ended by another process.
+            there |= {name: row for name, row in rows.items() if name in there or name == begun}
+            over = list(body["over"])
+            if ended is not None and ran:
+                del there[now]
+                over = [*over, ended][-MOST_KEPT:]
+            written = {"v": VERSION, "running": list(there.values()), "over": over}
+            return json.dumps(written), (over, ran)
+
+        return self._taken_in(self._store.revise(NAME, work))
+
+    async def _taken_in(self, written: Awaitable[tuple[list[dict[str, object]], bool]]) -> bool:
+        self._over, ran = await written
+        return ran
 
 
 def _sides(arms: Mapping[str, object]) -> tuple[str, str]:
