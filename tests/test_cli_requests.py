@@ -691,6 +691,40 @@ def test_what_a_killed_process_left_is_asked_once_more(online: Shell, server: Fa
     assert len(server.calls("chatgpt")) == 2
 
 
+def test_what_was_left_is_looked_at_first_and_nothing_is_settled(
+    online: Shell, server: FaultServer
+) -> None:
+    left_in_flight(online, server)
+    server.play("chatgpt", faults.ok("well again"))
+
+    looks = [online("recover", "--dry-run") for _ in range(2)]
+    (found,) = online("recover", "--dry-run", "--json").json
+    both = online("recover", "--dry-run", "--resend")
+    done = online("recover", "--resend")
+
+    assert looks[0] == looks[1]
+    assert "hello" in looks[0].out
+    assert "recover --resend` asks each once more" in looks[0].out
+    assert found["content"] == "hello"
+    assert (both.code, both.out) == (2, "")
+    assert "well again" in done.out
+    assert online("recover", "--dry-run").out == "nothing was left in flight\n"
+
+
+def test_the_end_of_a_service_is_what_ctrl_c_is(online: Shell, server: FaultServer) -> None:
+    park(online, due_in=0.0)
+    server.play("chatgpt", faults.silence())
+    process = online.start("parked", "--run", stdin=subprocess.DEVNULL)
+    until(lambda: server.in_flight("chatgpt"))
+
+    process.terminate()
+    process.communicate()
+
+    assert process.returncode == 143
+    assert states(online) == {FIRST: "waiting"}
+    assert "the last one died" not in online("status").out
+
+
 @pytest.mark.parametrize("more", [(), ("--json",)])
 def test_one_that_fails_again_is_told_and_is_1(
     online: Shell, server: FaultServer, more: tuple[str, ...]

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,7 +86,7 @@ def settings_page() -> str:
         f"| `{item.name}` | `ZEJZL_{item.name.upper()}` | {meaning[item.name]} | {default} |"
         for item in fields(Settings)
         if item.name != "vendors"
-        for default in [shown(item.default)]
+        for default in [shown(item)]
     ]
     vendors = [
         f"| {vendor} | {' or '.join(f'`{key}`' for key in keys)} "
@@ -125,9 +126,13 @@ def events_page() -> str:
     return EVENTS.format(sections="\n\n".join(sections))
 
 
-def shown(default: object) -> str:
-    if default is MISSING:
+def shown(setting: Field[Any]) -> str:
+    """Return a setting's default, as a table says it."""
+    default = setting.default
+    if setting.name == "home":
         return "`zejzl` in your state folder (`~/.local/state`)"
+    if default is MISSING:  # made anew for each: an empty table
+        return "none"
     return "none" if default is None else f"`{default}`"
 
 

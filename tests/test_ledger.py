@@ -1,6 +1,8 @@
 """What calls cost is written when they are sent, and settled when they end."""
 
 import asyncio
+from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from zejzl.errors import (
     ServerError,
     SpendLimitReached,
 )
+from zejzl.events import utc
 from zejzl.messages import NOTHING, Attempt, Bill, Delta, Reply, Request, Turn, Usage
 from zejzl.policies.prices import Price, Prices
 from zejzl.testing import FakeClock, ScriptedProvider
@@ -251,3 +254,33 @@ async def test_usage_that_is_no_usage_is_not_believed() -> None:
             await finished(clock, bus.send("hello"))
 
     assert raised.value.usage is None
+
+
+async def test_a_moment_is_the_day_of_utc_that_it_is_in() -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        await register(bus, clock, a="ok")
+        await finished(clock, bus.send("hello"))
+        now = utc(clock.wall())
+
+        by_day = await bus.costs(since=now.date())
+        by_moment = await bus.costs(since=now)
+        elsewhere = await bus.costs(since=now.astimezone(timezone(timedelta(hours=14))))
+
+        assert len(by_day) == 1
+        assert by_day == by_moment == elsewhere
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"since": "2026-01-01"},
+        {"since": datetime.fromisoformat("2026-01-01")},
+        {"conversation_id": 5},
+    ],
+    ids=["a text", "without a zone", "no name"],
+)
+async def test_what_is_no_day_and_no_conversation_is_refused(how: dict[str, Any]) -> None:
+    async with make_bus(FakeClock()) as bus:
+        with pytest.raises(TypeError):
+            await bus.costs(**how)

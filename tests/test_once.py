@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -197,3 +198,25 @@ async def test_a_consumer_who_leaves_a_known_answer_leaves_nothing() -> None:
 
         await assert_nothing_is_left(bus)
         assert (await bus.send("hello", idempotency_key="k")).text == "first"
+
+
+@pytest.mark.parametrize(
+    ("how", "what"),
+    [
+        ({"system": "be brief"}, "system"),
+        ({"model": "large"}, "model"),
+        ({"provider": "b"}, "provider"),
+    ],
+)
+async def test_a_key_is_for_one_request_and_not_for_the_same_words_asked_otherwise(
+    how: dict[str, Any], what: str
+) -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        a, b = await register(bus, clock, a="first", b="second")
+        await bus.send("hello", idempotency_key="k")
+
+        with pytest.raises(ValueError, match=f"another {what}"):
+            await bus.send("hello", idempotency_key="k", **how)
+
+        assert (len(a.requests), len(b.requests)) == (1, 0)

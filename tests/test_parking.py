@@ -18,15 +18,17 @@ from zejzl.errors import (
     RateLimited,
     RequestUnderWay,
     ServerError,
+    SpendLimitReached,
     StoreError,
 )
-from zejzl.events import RequestParked
+from zejzl.events import RequestParked, utc
 from zejzl.messages import Bill, Message
 from zejzl.ports import Terms
 from zejzl.settings import Settings
 from zejzl.stores import InMemoryStore, SqliteStore
 from zejzl.testing import FakeClock, ScriptedProvider
 
+DEAR = 'as_of = "2026-01-01"\n[prices]\n"a/*" = { prompt = 9e3, completion = 9e3 }\n'
 DOWN = ServerError("down", status=503)
 
 
@@ -525,3 +527,82 @@ async def test_a_cause_is_told_once_and_in_the_words_of_its_failure() -> None:
         assert len(waiting.causes) == 1
         assert "parked: parked" not in str(told.value)
         assert str(told.value).count("down") == 1
+
+
+# ── What refuses it says when
+
+
+async def test_work_that_the_days_money_refuses_waits_for_the_next_day(tmp_path: Path) -> None:
+    clock = FakeClock()
+    prices = tmp_path / "prices.toml"
+    prices.write_text(
+        'as_of = "2026-01-01"\n[prices]\n"a/*" = { prompt = 9e3, completion = 9e3 }\n'
+    )
+    how: dict[str, Any] = {"prices": prices, "spend_limit_day": 5.0, "park_spacing": 1.0}
+    async with make_bus(clock, **how) as bus:
+        await register(bus, clock, a="ok")
+        await finished(clock, bus.send("hello", max_tokens=300))  # 2.7 of 5 USD, about
+        with pytest.raises(SpendLimitReached):
+            while True:
+                await finished(clock, bus.send("hello", max_tokens=300))
+
+        await parked(bus, clock, max_tokens=300)
+        for _ in range(20):
+            await clock.advance(60.0)
+        (waiting,) = await bus.parked()
+
+        assert waiting.due_at is not None
+        assert (waiting.due_at.hour, waiting.due_at.minute) == (0, 0)
+        assert len(await bus.store.events(type="request_parked")) == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ({"spend_limit_day": 0.001}, "may cost"),
+        ({"spend_limit_conversation": 0.001}, "may cost"),
+    ],
+    ids=["the day", "the conversation"],
+)
+async def test_what_no_time_makes_room_for_is_refused_and_not_parked(
+    tmp_path: Path, limits: dict[str, float], says: str
+) -> None:
+    clock = FakeClock()
+    prices = tmp_path / "prices.toml"
+    prices.write_text(
+        'as_of = "2026-01-01"\n[prices]\n"a/*" = { prompt = 9e3, completion = 9e3 }\n'
+    )
+    async with make_bus(clock, prices=prices, **limits) as bus:
+        await register(bus, clock, a="ok")
+
+        with pytest.raises(SpendLimitReached, match=says):
+            await finished(clock, bus.send("hello", conversation_id="c", park=True))
+
+        assert await bus.parked() == []
+
+
+async def test_a_model_without_a_price_is_refused_under_a_limit_and_not_parked() -> None:
+    clock = FakeClock()
+    async with make_bus(clock, spend_limit_day=9.0) as bus:
+        await register(bus, clock, a="ok")
+
+        with pytest.raises(SpendLimitReached, match="no price is known"):
+            await finished(clock, bus.send("hello", park=True))
+
+        assert await bus.parked() == []
+
+
+async def test_a_providers_retry_after_is_when_it_is_tried_again() -> None:
+    clock = FakeClock()
+    async with make_bus(clock, park_spacing=1.0) as bus:
+        limited = RateLimited("slow down", status=429, retry_after=7_200.0)
+        (a,) = await register(bus, clock, a=limited)
+
+        ticket = await parked(bus, clock)
+        called = len(a.requests)
+        for _ in range(30):
+            await clock.advance(60.0)
+
+        assert ticket.due_at is not None
+        assert (ticket.due_at - utc(clock.wall())).total_seconds() > 5_000.0
+        assert len(a.requests) == called

@@ -17,7 +17,7 @@ from zejzl.errors import (
     SpendLimitReached,
     StoreFull,
 )
-from zejzl.policies.parking import LONGEST, Spacing, may_wait
+from zejzl.policies.parking import LONGEST, MOST_TOLD, Spacing, may_wait
 
 
 @pytest.mark.parametrize(
@@ -45,11 +45,34 @@ def test_what_another_time_may_mend_may_wait(failure: Exception) -> None:
         StoreFull("x"),
         BusNotRunning("x"),
         ValueError("x"),
+        SpendLimitReached("c", float("inf"), "it is beyond the limit by itself"),
     ],
     ids=lambda failure: type(failure).__name__,
 )
 def test_what_no_time_mends_may_not(failure: Exception) -> None:
     assert not may_wait(failure)
+
+
+def test_a_wait_that_somebody_names_is_waited_up_to_a_day() -> None:
+    spacing = Spacing(tries=8, first=30.0)
+
+    assert spacing.wait(0, told=7_200.0) == 7_200.0
+    assert spacing.wait(0, told=5.0) == 30.0
+    assert spacing.wait(0, told=float("inf")) == MOST_TOLD
+    assert spacing.wait(8, told=5.0) is None
+
+
+def test_what_is_refused_is_looked_at_less_and_less_often() -> None:
+    spacing = Spacing(tries=8, first=30.0)
+    age = 0.0
+    waits = []
+    for _ in range(10):
+        wait = spacing.wait(0, age=age)
+        assert wait is not None
+        waits.append(wait)
+        age += wait
+
+    assert waits == [30, 30, 60, 120, 240, 480, 960, 1920, LONGEST, LONGEST]
 
 
 def test_waits_double_up_to_an_hour() -> None:

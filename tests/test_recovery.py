@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from ai_framework import AsyncMessageBus
+from tests.driving import make_bus
 from zejzl.errors import Rejected, ServerError
 from zejzl.events import RequestRecovered
 from zejzl.messages import Bill, Message
 from zejzl.ports import Terms
 from zejzl.settings import Settings
 from zejzl.stores import SqliteStore
-from zejzl.testing import ScriptedProvider
+from zejzl.testing import FakeClock, ScriptedProvider
 
 ESTIMATE = Bill(5, 5, None, settled=False)
 
@@ -178,3 +179,9 @@ async def test_options_that_nobody_understands_are_told_and_settled(tmp_path: Pa
 
         assert found.message.error is not None and "no options of a request" in found.message.error
         assert await bus.recover() == []
+
+
+async def test_whether_to_ask_again_is_yes_or_no() -> None:
+    async with make_bus(FakeClock()) as bus:
+        with pytest.raises(TypeError, match="resend must be True or False"):
+            await bus.recover(resend="no")  # type: ignore[arg-type]

@@ -280,7 +280,7 @@ def test_an_extra_that_is_unknown_is_refused_with_the_known_ones(
     done = project.run("start.sh", "--setup", name)
 
     assert done.returncode == 2
-    assert f"no extra named '{name}'; known: dev" in done.stderr
+    assert f"no extra named '{name}'; known: learn dev" in done.stderr
     assert not project.installs()
 
 

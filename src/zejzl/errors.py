@@ -182,8 +182,9 @@ class SpendLimitReached(NotNow):
 
     def __str__(self) -> str:
         wait = self.retry_after
-        when = f"; try again in {wait:.0f} s" if wait < float("inf") else ""
-        return f"spend limit of {self.name!r}: {self.reason}{when}"
+        whose = "the day" if self.name == "day" else f"conversation {self.name!r}"
+        when = f"; try again in {wait / 3600.0:.1f} h" if wait < float("inf") else ""
+        return f"spend limit of {whose}: {self.reason}{when}"
 
 
 class NoSuchProvider(Rejected, LookupError):

@@ -8,9 +8,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from io import StringIO
 
-from zejzl.cli.terminal import FAILED, INTERRUPTED, explained, safe, word
+from zejzl.cli.terminal import FAILED, INTERRUPTED, TERMINATED, explained, safe, word
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,13 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a letter that the terminal lacks is no failure
             stream.reconfigure(errors="backslashreplace")
+    terminated = _terminated_as_interrupted()
     try:
         code = _run(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more would only garble the goodbye
-        return INTERRUPTED
+        return TERMINATED if terminated else INTERRUPTED
     except OSError as problem:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
         if not isinstance(problem, BrokenPipeError):  # the reader of `zejzl history | head -1`
@@ -36,6 +38,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except SystemExit as left:  # click and rich end like this when the reader has gone
         return left.code if isinstance(left.code, int) else FAILED
+
+
+def _terminated_as_interrupted() -> list[int]:
+    """Let SIGTERM, as a service's end is told, be what Ctrl-C is; return where it is noted."""
+    noted: list[int] = []
+
+    def terminate(number: int, frame: object) -> None:
+        noted.append(number)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a job in the background
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.raise_signal(signal.SIGINT)
+
+    with suppress(ValueError):  # in a thread, where a program has handlers of its own
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, terminate)
+    return noted
 
 
 def _run(argv: list[str]) -> int:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 import click
 
 from zejzl.cli.group import command, shown
-from zejzl.cli.terminal import FAILED, WELL, Terminal, explained, told
+from zejzl.cli.reports import RECENT, kept
+from zejzl.cli.terminal import FAILED, WELL, Terminal, explained, told, word
+from zejzl.messages import Message
 from zejzl.settings import Settings
 
 if TYPE_CHECKING:
@@ -89,16 +91,22 @@ async def parked(
 
 @command("recover")
 @click.option("--resend", is_flag=True, help="Ask each once more, and print the answers.")
-async def recover(terminal: Terminal, resend: bool) -> int:
+@click.option("--dry-run", is_flag=True, help="Only show what was left; settle nothing.")
+async def recover(terminal: Terminal, resend: bool, dry_run: bool) -> int:
     """Settle what was in flight when a process died.
 
-    Each request is shown with whether its provider may have answered (and been paid) already.
+    What is settled without --resend has failed for good: look with --dry-run first. Each request
+    is shown with whether its provider may have answered (and been paid) already.
     Parked work is left out: a bus takes it up by itself. With --resend the exit code is 1 if
     one got no answer.
     """
     from ai_framework import AsyncMessageBus
     from zejzl.cli.chat import check_models
 
+    if dry_run and resend:
+        raise click.UsageError("--dry-run and --resend exclude each other")
+    if dry_run:
+        return shown(terminal, await _left_behind(Settings.from_env()), _show_left_behind)
     async with AsyncMessageBus() as bus:
         if resend:
             check_models(bus)
@@ -111,6 +119,32 @@ async def recover(terminal: Terminal, resend: bool) -> int:
     for one in found if not terminal.as_json else ():
         _show(terminal, one)
     return FAILED if any(one.error is not None for one in found) else WELL
+
+
+async def _left_behind(settings: Settings) -> list[Message]:
+    """Return what a process that died had under way, among the newest messages; none is claimed."""
+    async with kept(settings) as store:
+        if store is None:
+            return []
+        found = []
+        for message in await store.messages(limit=RECENT):
+            if message.response is None and message.error is None:
+                one = await store.kept(id=message.id)
+                if one is not None and one.abandoned and not one.terms.parks:
+                    found.append(message)
+        return found
+
+
+def _show_left_behind(terminal: Terminal, found: list[Message]) -> None:
+    from zejzl.cli import chat
+
+    if not found:
+        terminal.say("nothing was left in flight")
+        return
+    for message in found:
+        terminal.say(chat.told(message))
+    again = f"`{word()} recover --resend` asks each once more"
+    terminal.say(f"{again}; `{word()} recover` settles them as failed")
 
 
 def _as_json(one: "RecoveredRequest") -> dict[str, object]:

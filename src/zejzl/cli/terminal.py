@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # rich is heavy: loaded when something is printed
     from rich.table import Table
     from rich.text import Text
 
-WELL, FAILED, USAGE, UNHEALTHY, INTERRUPTED = 0, 1, 2, 3, 130
+WELL, FAILED, USAGE, UNHEALTHY, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 ROOT = Path(__file__).resolve().parents[3]  # where start.sh lies, in a clone
 PIPED_WIDTH = 10_000  # columns of what is no terminal: nothing is wrapped or cut there
 GAP = 2  # columns between those of a table

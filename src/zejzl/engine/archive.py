@@ -1,6 +1,6 @@
 """What can be asked of a bus about the requests it has had."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 
 from zejzl.engine.arguments import checked_text, checked_wait
 from zejzl.engine.lifecycle import Lifecycle
@@ -78,11 +78,16 @@ class Archive:
         Every call is in it: failed, cancelled, hedged and cut ones, too, and those under way.
 
         Args:
-            since: The first day; None: from the beginning.
+            since: The first day, or a moment in it that knows its zone; None: from the beginning.
             conversation_id: Of this conversation alone.
+
+        Raises:
+            TypeError: If one of them is none.
         """
         self._lifecycle.check()
-        first = since.isoformat() if since is not None else ""
+        first = "" if since is None else _day(since).isoformat()
+        if conversation_id is not None:
+            checked_text("conversation_id", conversation_id, empty=True)
         return await self.store.spending(since=first, conversation_id=conversation_id)
 
     async def recover(self, *, resend: bool = False) -> list[RecoveredRequest]:
@@ -98,6 +103,19 @@ class Archive:
             Rejected: If there is nobody to ask but `offline`.
         """
         self._lifecycle.check()
+        if not isinstance(resend, bool):
+            raise TypeError(f"resend must be True or False, not {resend!r}")
         if resend and not self._parking.has_whom_to_ask:
             raise Rejected("nobody can be asked: register a provider first, then recover")
         return await self._recovery.run(self._take_up if resend else None)
+
+
+def _day(since: object) -> date:
+    """Return the day of UTC; a moment is a date to Python, and its day is not always the same."""
+    if isinstance(since, datetime):
+        if since.tzinfo is None:
+            raise TypeError("since must be a date, or a datetime that knows its zone")
+        return since.astimezone(UTC).date()
+    if not isinstance(since, date):
+        raise TypeError(f"since must be a date, not {type(since).__name__}")
+    return since

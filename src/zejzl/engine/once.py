@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from zejzl.clock import Clock
 from zejzl.engine.journal import Conversations, Journal, key_busy
 from zejzl.engine.ledger import total_cost
+from zejzl.engine.options import Options
 from zejzl.engine.record import GIVEN_UP, NEW, WAITS, Work
 from zejzl.errors import FailureClass, GivenUp, Parked
 from zejzl.messages import Attempt, Message, Reply, Usage
@@ -12,6 +13,7 @@ from zejzl.policies.diagnosis import Remedy
 from zejzl.ports import Kept, Store, Terms
 
 POLL_SPACING = 0.1  # seconds between looks at a request that another process has in hand
+SAME = ("provider", "model", "system")  # or it is another request
 INTERRUPTED = "interrupted"  # outcome of a call whose end nobody saw
 
 
@@ -70,6 +72,11 @@ class Once:
                         f"the idempotency key {key!r} belongs to another question, or to another "
                         "conversation: one key is for one request"
                     )
+                if other := _asked_otherwise(kept.terms, terms):
+                    raise ValueError(
+                        f"the idempotency key {key!r} belongs to a request with another {other}: "
+                        "one key is for one request"
+                    )
                 if kept.message.response is not None:
                     return Start(reply=reply_of(kept))
                 if kept.state in ("parked", "dead"):
@@ -86,6 +93,12 @@ class Once:
     def end(self, terms: Terms) -> None:
         """Let the next request with this key have its turn."""
         self._turns.end(terms.key)
+
+
+def _asked_otherwise(before: Terms, now: Terms) -> str:
+    """Return what of a request would make it another one; "" where nothing does."""
+    then, these = Options.from_json(before.options), Options.from_json(now.options)
+    return next((name for name in SAME if getattr(then, name) != getattr(these, name)), "")
 
 
 def again(kept: Kept, *, waited: bool = False) -> Work:

@@ -261,27 +261,34 @@ class Record:
             return False
         called = len(self.attempts) > len(work.earlier)  # a refusal alone is no try
         tries = work.tries + (work.waited and called and not left)
-        wait = 0.0 if left else self._spacing.wait(tries) if hopeful else None
         now, said = self._clock.wall(), in_words(why)
+        refused = work.waited and not called
+        age = max(0.0, now - self.message.timestamp.timestamp()) if refused else 0.0
+        told = getattr(why, "retry_after", None) or 0.0
+        wait = self._spacing.wait(tries, age=age, told=told) if hopeful else None
+        wait = 0.0 if left else wait
         if left:  # that says nothing of the request
             causes = (each.error for each in reversed(work.earlier) if each.error)
             said = next(causes, "it was interrupted")
         how = Waiting(tries=tries, due_at=None if wait is None else utc(now + wait))
         message = replace(self.message, error=f"{GIVEN_UP if wait is None else WAITS}: {said}")
-        told = self._told(message, how, said)
+        events = self._events(message, how, said)
         if left:
-            self._journal.park_unheard(message, self.attempts, told, **how)
+            self._journal.park_unheard(message, self.attempts, events, **how)
             return True
         if not self._accepted:  # nobody could be called at all
             first, terms = self._first, work.terms
             await self._journal.accept(message, first.name, first.model, seconds, terms=terms)
-        await self._journal.park(message, self.attempts, told, **how)
+        await self._journal.park(message, self.attempts, events, **how)
         self.parked = self._ticket(how, said)
         return True
 
-    def _told(
+    def _events(
         self, message: Message, how: Waiting, said: str
     ) -> Sequence[RecoveryRecorded | RequestParked]:
+        work = self._work
+        if work.waited and how["due_at"] is not None and how["tries"] == work.tries:
+            return self.recoveries  # refused again: that is no news
         event = RequestParked(
             request_id=message.id,
             conversation_id=message.conversation_id,

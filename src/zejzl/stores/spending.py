@@ -124,6 +124,8 @@ def check_spend(
             raise SpendLimitReached(name, float("inf"), reason)
         if spent + bill.cost_usd > limit:
             reason = f"${spent:.4f} of ${limit:g} are spent, and this call may cost "
+            if bill.cost_usd > limit:
+                wait = float("inf")  # it is beyond the limit by itself
             raise SpendLimitReached(name, wait, f"{reason}${bill.cost_usd:.4f}")
 
 
