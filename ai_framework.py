@@ -117,7 +117,8 @@ class AsyncMessageBus(Archive, Tuning):
             quotas=Quotas(self.store, self._clock, self.settings.rate_limits),
         )
         self._changes = Changes(self.store, self._clock, self.settings, self._use, self._on_event)
-        self._trials = Trials(self.store, self._clock, self._changes, self._on_event)
+        self._owner = uuid4().hex
+        self._trials = Trials(self.store, self._clock, self._changes, self._on_event, self._owner)
         self._intake = Intake(
             self._engine, self._registry, self.store, self.settings, self._on_request, self._trials
         )
@@ -146,7 +147,7 @@ class AsyncMessageBus(Archive, Tuning):
         return Upkeep(
             self.store,
             self._clock,
-            uuid4().hex,
+            self._owner,
             self._look,
             self.settings.retention_days,
             handlers(self.magic) | tuning_handlers(self._changes, self._trials),
@@ -403,15 +404,14 @@ class AsyncMessageBus(Archive, Tuning):
                         return
                     async with aclosing(stream(begun, allow_restart=allow_restart)) as deltas:
                         async for delta in deltas:
-                            if question.part is not None and delta.reply is not None:
-                                await question.part.ended(delta.reply)
+                            if delta.reply is not None:
+                                question.ended(delta.reply)
                             yield delta
                     return
                 except KeyTaken:
                     continue  # by another process, in this moment: wait for its answer
                 except Exception as why:
-                    if question.part is not None:
-                        await question.part.ended(why)
+                    question.ended(why)
                     raise
                 finally:
                     self._intake.end(question)

@@ -130,6 +130,9 @@ async def test_two_processes_lose_no_change_of_each_other(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("improvement", "wrong", "says"),
     [
+        ({"id": " ", "settings": {"max_attempts": 2}}, ValueError, "must not be empty"),
+        ({"id": "\ud800", "settings": {"max_attempts": 2}}, ValueError, "lone surrogate"),
+        ({"id": "x" * 501, "settings": {"max_attempts": 2}}, ValueError, "at most 500"),
         ({"id": "a", "settings": {}}, ValueError, "advice for your own program"),
         ({"id": "a"}, TypeError, "has `settings`"),
         ("reorder", TypeError, "has `settings`"),
@@ -277,3 +280,33 @@ async def test_a_change_of_another_process_that_does_not_fit_here_is_left_out(
         await hasty.apply({"id": "few", "settings": {"max_attempts": 2}})
 
         assert (hasty.settings.patience, hasty.settings.max_attempts) == (None, 2)
+
+
+async def test_the_one_that_was_just_taken_back_is_remembered_however_old_it_is() -> None:
+    async with make_bus(FakeClock()) as bus:
+        await bus.apply({"id": "old", "settings": {"max_tokens": 7}})
+        for number in range(201):
+            await bus.apply({"id": f"c{number}", "settings": {"max_attempts": 2}})
+            await bus.revert(f"c{number}")
+
+        await bus.revert("old")
+
+        assert bus.settings.max_tokens is None
+        assert "old" in [each.id for each in bus.changes]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    ['"ab"', '{"max_tokens": Infinity}', '{"spend_limit_day": 9}', "{}"],
+)
+async def test_what_a_store_says_is_checked_like_what_a_caller_says(settings: str) -> None:
+    row = f"""{{"id": "x", "settings": {settings}, "reason": "", "reverted_because": "",
+        "applied_at": "2026-01-01T00:00:00+00:00", "reverted_at": null}}"""
+    kept = f'{{"v": 1, "changes": [{row}]}}'
+    store = InMemoryStore()
+    await store.open()
+    await store.keep_setting("changes", kept)
+
+    async with make_bus(FakeClock(), store=store) as bus:
+        assert bus.changes == []
+        assert await store.setting("changes.damaged") == kept

@@ -1,5 +1,6 @@
 """Experiments on a bus: divided by conversation, ended by themselves, carried out."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 import pytest
 
 from ai_framework import AsyncMessageBus
-from tests.driving import finished, make_bus
+from tests.driving import finished, make_bus, register
+from zejzl.engine.trial_shelf import shown
 from zejzl.errors import (
     BadRequest,
     NoSuchChange,
@@ -338,22 +340,34 @@ async def test_only_the_first_outcome_of_a_conversation_counts() -> None:
     await bus.stop()
 
 
-async def test_two_processes_carry_a_verdict_out_once(tmp_path: Path) -> None:
+async def test_an_experiment_belongs_to_one_process_and_to_the_next_after_its_end(
+    tmp_path: Path,
+) -> None:
     clock, path = FakeClock(), tmp_path / "z.db"
     one = await with_two(clock, store=SqliteStore(path))
     await one.experiment("try", arms=ARMS)
+    await clock.advance(5.0)  # its snapshot is written
     other = await with_two(clock, store=SqliteStore(path))
 
-    await send_many(one, clock, conversations(300))
-    await send_many(other, clock, conversations(300))
-
-    for bus in (one, other):
-        assert bus.settings.default_provider == "good"
-        assert [each.id for each in bus.changes] == ["better"]
-    told = await one.store.events(type="experiment_ended")
-    assert len(told) == 1
-    await other.stop()
+    of_the_other = other.experiments
+    with pytest.raises(ValueError, match="in another process"):
+        await other.experiment("try", arms=ARMS)
+    await send_many(one, clock, conversations(10))
     await one.stop()
+    after_it = await with_two(clock, store=SqliteStore(path))
+
+    assert of_the_other == []
+    (found,) = after_it.experiments
+    ruling = found["ruling"]
+    assert isinstance(ruling, dict)
+    assert ruling["treatment"]["n"] + ruling["control"]["n"] == 10
+    await send_many(after_it, clock, conversations(10))  # counted already
+    assert after_it.experiments == [found]
+    await send_many(after_it, clock, conversations(300))
+    await after_it.stop()
+    told = await other.store.events(type="experiment_ended")
+    assert [isinstance(each, ExperimentEnded) and each.verdict for each in told] == ["kept"]
+    await other.stop()
 
 
 async def test_processes_do_not_overwrite_each_others_experiments(tmp_path: Path) -> None:
@@ -414,3 +428,161 @@ async def test_a_change_that_does_not_go_together_with_an_arm_breaks_no_request(
 
     assert set(answers) == {"bad"}
     await bus.stop()
+
+
+async def test_a_request_under_way_survives_the_end_of_its_experiment() -> None:
+    clock = FakeClock()
+    bus = make_bus(clock)
+    await bus.start()
+    (a,) = await register(bus, clock, a=[5.0, "yes"])
+    await bus.experiment("x", arms={"now": None, "short": {"max_tokens": 5}})
+    asking = asyncio.create_task(bus.send("hello", conversation_id="c"))
+    await clock.advance(1.0)
+
+    await bus.stop_experiment("x")
+    await bus.experiment("x", arms={"now": None, "long": {"max_tokens": 500}})
+    await clock.advance(10.0)
+
+    assert (await asking).text == "yes"
+    ruling = bus.experiments[-1]["ruling"]
+    assert isinstance(ruling, dict)
+    assert (ruling["treatment"]["n"], ruling["control"]["n"]) == (0, 0)
+    assert len(a.requests) == 1
+    await bus.stop()
+
+
+async def test_an_experiment_that_does_not_fit_is_left_as_it_is_and_the_others_go_on() -> None:
+    clock, store = FakeClock(), InMemoryStore()
+    bus = await with_two(clock, store=store, bad=0)
+    await bus.experiment("patient", arms={"now": None, "then": {"patience": 40.0}})
+    await bus.experiment("other", arms=ARMS)
+    await bus.stop()
+
+    hasty = await with_two(clock, store=store, bad=0, deadline=10.0)
+    seen = [each["name"] for each in hasty.experiments]
+    await hasty.stop()
+    again = await with_two(clock, store=store, bad=0)
+
+    assert seen == ["other"]
+    assert sorted(str(each["name"]) for each in again.experiments) == ["other", "patient"]
+    await again.stop()
+
+
+async def test_a_change_that_somebody_took_back_meanwhile_is_not_kept() -> None:
+    clock = FakeClock()
+    bus = await with_two(clock)
+    await bus.apply(BETTER)
+    await bus.experiment("try", arms={"before": None, "better": BETTER})
+    await send_many(bus, clock, conversations(10))
+    await bus.revert("better")
+
+    await send_many(bus, clock, conversations(300))
+
+    (ended,) = bus.experiments
+    assert ended["state"] == "undecided"
+    assert "taken back meanwhile" in str(ended["reason"])
+    assert [each.stands for each in bus.changes] == [False]
+    await bus.stop()
+
+
+async def test_what_is_better_but_does_not_fit_any_more_is_not_told_as_kept() -> None:
+    clock = FakeClock()
+    bus = await with_two(clock)
+    better = {"settings": {"default_provider": "good", "patience": 50.0}}
+    await bus.experiment("try", arms={"now": None, "better": better})
+    await send_many(bus, clock, conversations(100))
+    running = bus._trials.running.get("try")
+    if running is not None:
+        await bus.apply({"id": "hasty", "settings": {"deadline": 10.0}})
+        bus._trials._end(running, "kept", "better in success")
+        await clock.advance(0.0)
+
+    (ended,) = bus.experiments
+    assert ended["state"] in ("undecided", "kept")
+    assert (ended["state"] == "kept") == any(each.id == "experiment:try" for each in bus.changes)
+    await bus.stop()
+
+
+async def test_an_id_that_is_in_use_with_other_settings_is_not_tried() -> None:
+    async with make_bus(FakeClock()) as bus:
+        await bus.apply({"id": "t", "settings": {"attempt_timeout": 12.0}})
+
+        with pytest.raises(ValueError, match="in use with other settings"):
+            await bus.experiment(
+                "x", arms={"now": None, "t": {"id": "t", "settings": {"attempt_timeout": 9.0}}}
+            )
+
+
+@pytest.mark.parametrize("name", ["history_turns", "context_tokens"])
+async def test_what_matters_in_later_turns_is_not_tried(name: str) -> None:
+    async with make_bus(FakeClock()) as bus:
+        with pytest.raises(SettingsError, match="matters in later turns"):
+            await bus.experiment("x", arms={"now": None, "then": {name: 5}})
+
+
+async def test_an_answer_that_there_was_already_is_no_outcome() -> None:
+    clock = FakeClock()
+    bus = await with_two(clock, bad=0)
+    await bus.experiment("try", arms=ARMS)
+
+    for _ in range(5):
+        await finished(clock, bus.send("hello", idempotency_key="k"))
+
+    ruling = bus.experiments[0]["ruling"]
+    assert isinstance(ruling, dict)
+    assert ruling["treatment"]["n"] + ruling["control"]["n"] == 1
+    await bus.stop()
+
+
+class Slow(InMemoryStore):
+    """A store in memory that takes for ever to revise anything, once it is told to."""
+
+    hangs = False
+
+    async def _never(self) -> Any:
+        await asyncio.Event().wait()
+
+    def revise(self, name: str, change: Any) -> Any:
+        return self._never() if self.hangs else super().revise(name, change)
+
+
+async def test_a_store_that_hangs_at_the_verdict_keeps_nobody_waiting() -> None:
+    clock, store = FakeClock(), Slow()
+    bus = await with_two(clock, store=store)
+    await bus.experiment("try", arms=ARMS)
+    store.hangs = True
+
+    answers = await send_many(bus, clock, conversations(200))
+    stopping = asyncio.create_task(bus.stop())
+    await clock.advance(30.0)
+
+    assert answers.count("good") > 10
+    assert stopping.done()
+
+
+async def test_one_that_finds_nothing_ends_after_a_month() -> None:
+    clock = FakeClock()
+    bus = await with_two(clock, bad=0)
+    await bus.experiment("try", arms=ARMS)
+
+    await clock.advance(31 * 86_400.0)
+    await send_many(bus, clock, ["c"])
+
+    (ended,) = bus.experiments
+    assert (ended["state"], ended["reason"]) == ("undecided", "30 days are over")
+    await bus.stop()
+
+
+async def test_a_verdict_whose_process_died_before_it_acted_is_carried_out_by_the_next() -> None:
+    clock, store = FakeClock(), InMemoryStore()
+    bus = await with_two(clock, store=store, bad=0)
+    await bus.experiment("try", arms=ARMS)
+    running = bus._trials.running.pop("try")
+    await bus._trials._shelf.end(shown(running) | {"state": "kept", "reason": "better"})
+    await bus.stop()
+
+    again = await with_two(clock, store=store, bad=0)
+
+    assert [each.id for each in again.changes] == ["better"]
+    assert again._trials._shelf.pending == []
+    await again.stop()

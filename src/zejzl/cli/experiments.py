@@ -6,6 +6,7 @@ none runs, it is done in the database, and holds from the next start.
 
 import json
 from collections.abc import Coroutine, Mapping, Sequence
+from secrets import token_hex
 from typing import Any
 
 import click
@@ -17,6 +18,7 @@ from zejzl.cli.terminal import WELL, Terminal, amount, line, number, word
 from zejzl.clock import SystemClock
 from zejzl.engine.changes import Changes
 from zejzl.engine.journal import unheard
+from zejzl.engine.trial_shelf import read_experiments
 from zejzl.engine.trials import Trials
 from zejzl.engine.tuning import tuning_handlers
 from zejzl.settings import Settings
@@ -28,9 +30,10 @@ async def _opened(store: SqliteStore, settings: Settings) -> tuple[Changes, Tria
     changes = Changes(
         store, clock, settings, lambda _: None, lambda event: unheard(store.record([event]))
     )
-    await changes.recall()
-    trials = Trials(store, clock, changes, lambda event: unheard(store.record([event])))
-    await trials.recall()
+    await changes.recall(mend=False)
+    trials = Trials(
+        store, clock, changes, lambda event: unheard(store.record([event])), owner=token_hex(8)
+    )
     return changes, trials
 
 
@@ -48,8 +51,7 @@ async def found_experiments(settings: Settings) -> list[dict[str, object]]:
     async with kept(settings) as store:
         if store is None:
             return []
-        _, trials = await _opened(store, settings)
-        return trials.all()
+        return await read_experiments(store)
 
 
 async def done(
@@ -64,7 +66,9 @@ async def done(
     async with kept(settings) as store:
         if store is None:
             raise ValueError("there is no database yet, and so nothing to end or take back")
-        handlers = tuning_handlers(*await _opened(store, settings))
+        changes, trials = await _opened(store, settings)
+        await trials.recall()  # no bus runs: whatever runs there is nobody's
+        handlers = tuning_handlers(changes, trials)
         answer = await handlers[what](arguments)
         assert isinstance(answer, dict)
         return answer

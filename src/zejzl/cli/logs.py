@@ -324,7 +324,10 @@ def moment_of(value: object) -> object:
         size = abs(value)
         for least, unit in _UNITS:
             if size >= least:
-                return value / unit
+                try:
+                    return value / unit
+                except OverflowError:  # thousands of digits are no time
+                    return None
     return value
 
 

@@ -28,8 +28,10 @@ log = logging.getLogger(__name__)
 VERSION = 1
 NAME = "changes"  # the setting they are kept as
 DAMAGED = "changes.damaged"
+LONGEST_ID = 500
 MOST_KEPT = 200  # changes that were taken back and are remembered
 # What may be changed while requests are under way. Money, keys and files are for people.
+UNREADABLE = ValueError, TypeError, KeyError, AttributeError, RecursionError
 CHANGEABLE = frozenset(
     {
         "attempt_timeout",
@@ -112,10 +114,14 @@ class Changes:
         """Every change, the oldest first."""
         return list(self._all)
 
-    async def recall(self) -> None:
+    async def recall(self, *, mend: bool = True) -> None:
         """Put to use what stands in the store; what no longer fits is told, and left out.
 
+        Args:
+            mend: Whether what cannot be read is set aside.
+
         Raises:
+            ValueError: If it cannot be read and is not to be set aside.
             StoreTooNew: If a newer version wrote it.
         """
         kept = await self._store.setting(NAME)
@@ -123,7 +129,9 @@ class Changes:
             return
         try:
             self._all = _from_json(kept)
-        except (ValueError, TypeError, KeyError, RecursionError) as wrong:
+        except UNREADABLE as wrong:
+            if not mend:
+                raise ValueError(f"the changes in the store cannot be read: {wrong}") from None
             log.warning("the changes cannot be read and are kept as %s: %s", DAMAGED, wrong)
             await self._store.keep_setting(DAMAGED, kept)
             await self._store.keep_setting(NAME, None)
@@ -180,14 +188,17 @@ class Changes:
                 raise NoSuchChange(id, tuple(each.id for each in kept if each.stands))
             return [back(each) for each in kept]
 
-        await self._revise(take_back)
+        await self._revise(take_back, just=id)
         taken = next(each for each in self._all if each.id == id and each.reverted_at == at)
         self._put_to_use(taken)
         return taken
 
-    def stands(self, id: str) -> bool:
-        """Say whether a change of that id is in use."""
-        return any(each.id == id for each in self._standing)
+    def stands(self, id: str, settings: Mapping[str, object] | None = None) -> bool:
+        """Say whether a change of that id is in use; with these settings, if any are given."""
+        return any(
+            each.id == id and (settings is None or dict(each.settings) == dict(settings))
+            for each in self._standing
+        )
 
     def in_use(
         self, *, without: Collection[str] = (), plus: Sequence[Mapping[str, object]] = ()
@@ -218,20 +229,22 @@ class Changes:
 
     def _change(self, improvement: object) -> Change:
         difference = checked_difference(part_of(improvement, "settings"))
-        id = part_of(improvement, "id") or token_hex(8)
-        if not isinstance(id, str):
-            raise TypeError(f"an improvement's id must be text, not {type(id).__name__}")
+        id = checked_id(part_of(improvement, "id") or token_hex(8))
         action = part_of(improvement, "action")
         reason = str(action) if action else "by hand"
         at = utc(self._clock.wall())
         return Change(id=id, settings=difference, reason=reason, applied_at=at)
 
-    async def _revise(self, make: Callable[[list[Change]], list[Change]]) -> None:
+    async def _revise(
+        self, make: Callable[[list[Change]], list[Change]], *, just: str = ""
+    ) -> None:
         """Write down what `make` makes of all changes, those of other processes among them."""
 
         def work(kept: str | None) -> tuple[str, list[Change]]:
             changes = make(_from_json(kept) if kept else [])
-            gone = [each for each in changes if not each.stands][:-MOST_KEPT]
+            back = [each for each in changes if each.reverted_at is not None]
+            back.sort(key=lambda each: (each.reverted_at or each.applied_at, each.id == just))
+            gone = back[:-MOST_KEPT]
             changes = [each for each in changes if each not in gone]
             return _to_json(changes), changes
 
@@ -293,6 +306,19 @@ def checked_difference(settings: object) -> dict[str, object]:
     return {name: _plain(value) for name, value in settings.items()}
 
 
+def checked_id(id: object) -> str:
+    """Return what a change is taken back by.
+
+    Raises:
+        TypeError, ValueError: If it is no short text.
+    """
+    if not isinstance(id, str):
+        raise TypeError(f"an improvement's id must be text, not {type(id).__name__}")
+    if len(checked_text("id", id)) > LONGEST_ID:
+        raise ValueError(f"an improvement's id has at most {LONGEST_ID} characters")
+    return id
+
+
 def part_of(improvement: object, name: str) -> Any:
     """Return one part of an improvement, whether it is an object or a table."""
     if isinstance(improvement, Mapping):
@@ -314,19 +340,33 @@ def _to_json(changes: Sequence[Change]) -> str:
 
 
 def _from_json(text: str) -> list[Change]:
-    body = json.loads(text)
+    body = json.loads(text, parse_constant=_no_number)
     if isinstance(version := body["v"], int) and version > VERSION:
         raise StoreTooNew(
             f"the changes are of version {version}, this zejzl reads {VERSION}: "
             "use the newer zejzl, or another ZEJZL_HOME"
         )
-    return [
-        Change(
-            **row
-            | {
-                "applied_at": datetime.fromisoformat(row["applied_at"]),
-                "reverted_at": row["reverted_at"] and datetime.fromisoformat(row["reverted_at"]),
-            }
-        )
-        for row in body["changes"]
-    ]
+    return [_change_of(row) for row in body["changes"]]
+
+
+def _change_of(row: Mapping[str, Any]) -> Change:
+    back = row["reverted_at"]
+    return Change(
+        id=checked_id(row["id"]),
+        settings=checked_difference(row["settings"]),
+        reason=str(row["reason"]),
+        applied_at=_moment(row["applied_at"]),
+        reverted_at=None if back is None else _moment(back),
+        reverted_because=str(row["reverted_because"]),
+    )
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no zone")
+    return moment
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from zejzl.clock import Clock
 from zejzl.engine.traffic import traffic
 from zejzl.engine.trials import Trials
-from zejzl.errors import StoreError, words
+from zejzl.errors import words
 from zejzl.events import utc
 from zejzl.learning.change import Improvement
 from zejzl.learning.findings import find
@@ -61,7 +61,7 @@ class Improving:
             await self._clock.sleep(SPACING)
             try:
                 await self.look()
-            except (StoreError, ValueError) as problem:
+            except Exception as problem:  # noqa: BLE001 - the next look may do better; and it is told
                 log.warning("no improvement was looked for: %s", words(problem))
 
     async def look(self) -> str | None:
@@ -84,7 +84,9 @@ class Improving:
     async def _try(self, improvement: Improvement, tried: Mapping[str, datetime]) -> str:
         now = utc(self._clock.wall())
         name = f"{PREFIX}{improvement.id} {now:%Y-%m-%d}"
-        await self._trials.begin(name, {"as it is": None, "improved": improvement})
+        # An id of its own: the like of it, with other values, may stand already.
+        change = improvement.to_json() | {"id": f"{improvement.id} {now:%Y-%m-%d}"}
+        await self._trials.begin(name, {"as it is": None, "improved": change})
         kept = {**tried, improvement.id: now}
         body = {id: at.isoformat() for id, at in kept.items()}
         await self._store.keep_setting(NAME, json.dumps(body))

@@ -49,6 +49,11 @@ class Question:
     part: Part | None = None
     start: Start | None = None
 
+    def ended(self, how: Reply | Exception) -> None:
+        """Take in how its journey ended."""
+        if self.part is not None:
+            self.part.ended(how)
+
 
 class Intake:
     """Takes questions in.
@@ -101,7 +106,7 @@ class Intake:
         """
         critical, part, usual = self._engine.magic.is_critical, None, self.usual
         if self._trials.running:
-            part = self._trials.part(conversation_id)
+            part = self._trials.part(conversation_id if conversation_id is not None else key)
             usual = part.usual
         settings = usual.settings
         changed = None if settings is self._given else settings
@@ -126,26 +131,18 @@ class Intake:
         Raises:
             Parked, GivenUp: Nobody could answer, and it may wait, or has waited long enough.
         """
-        if question.part is None:
-            return await self._answer(question)
-        try:
-            reply = await self._answer(question)
-        except Exception as why:
-            await question.part.ended(why)
-            raise
-        await question.part.ended(reply)
-        return reply
-
-    async def _answer(self, question: Question) -> Reply:
         while True:
             begun = await self.begin(question)
             try:
                 if isinstance(begun, Reply):
                     return begun
-                return await call(begun)
+                reply = await call(begun)
+                question.ended(reply)
+                return reply
             except KeyTaken:
                 continue  # by another process, in this moment: wait for its answer
             except Exception as why:
+                question.ended(why)
                 if isinstance(begun, Journey) and begun.record.parked is not None:
                     raise begun.record.parked from why
                 raise

@@ -12,16 +12,16 @@ verdict is carried out.
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from datetime import timedelta
 from secrets import token_hex
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from zejzl.clock import Clock
 from zejzl.engine.arguments import checked_text
-from zejzl.engine.changes import Changes, checked_difference, part_of
-from zejzl.engine.journal import unheard
+from zejzl.engine.changes import Changes, checked_difference, checked_id, part_of
+from zejzl.engine.trial_shelf import Running, TrialShelf, shown
 from zejzl.engine.usual import Usual, usual
 from zejzl.errors import (
     FailureClass,
@@ -39,44 +39,18 @@ from zejzl.messages import Reply
 from zejzl.policies.diagnosis import diagnose
 from zejzl.ports import Store
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-VERSION = 1
-NAME = "experiments"  # the setting they are kept as
-DAMAGED = "experiments.damaged"
+LETTING_GO = 5.0  # seconds that verdicts are given to be carried out at the end
 WRITE_SPACING = 50  # requests after which counts are written down again
-MOST_KEPT = 100  # experiments that are over and are remembered
 OUR_OWN = frozenset(  # failures that say nothing of how the bus works
     {FailureClass.BAD_REQUEST, FailureClass.CONTENT_FILTERED, FailureClass.CANCELLED}
 )
 
-Difference = Mapping[str, object]  # of settings; empty is what is in use anyway
-
-
-@dataclass(slots=True, kw_only=True)
-class Running:
-    """An experiment under way.
-
-    Attributes:
-        trial: What was counted.
-        treatment: The arm that is tried.
-        settings: How it differs from what there is; `control` how the other arm does.
-        change: The id of the change that is tried, whether it stands already or is to be made.
-        action: What the change is, in a word.
-        stands: Whether it does.
-        unwritten: Requests counted since it was written down last.
-        heard: Conversations that are counted, as hashes.
-    """
-
-    trial: Trial
-    treatment: str
-    settings: Difference
-    control: Difference
-    change: str
-    action: str
-    stands: bool
-    unwritten: int = 0
-    heard: set[int] = field(default_factory=set)
+# What matters in later turns of a conversation, of which only the first outcome counts.
+LATER = frozenset({"context_tokens", "history_turns"})
+LONGEST = timedelta(days=30)  # that an experiment runs; then it is undecided
 
 
 class Part:
@@ -86,23 +60,22 @@ class Part:
         usual: How it is to be treated.
     """
 
-    __slots__ = ("_arms", "_clock", "_conversation_id", "_started", "_trials", "usual")
+    __slots__ = ("_arms", "_conversation", "_started", "_trials", "usual")
 
     def __init__(
         self,
         trials: "Trials",
-        arms: Mapping[str, str],
+        arms: Sequence[tuple[Running, str]],
         usual: Usual,
-        conversation_id: str | None,
+        conversation: str | None,
     ) -> None:
         self._trials = trials
         self._arms = arms
-        self._conversation_id = conversation_id
-        self._clock = trials.clock
+        self._conversation = conversation
         self._started = trials.clock.now()
         self.usual = usual
 
-    async def ended(self, how: Reply | BaseException) -> None:
+    def ended(self, how: Reply | Exception) -> None:
         """Take in how the request ended; what says nothing of the arms is left out."""
         if isinstance(how, Reply):
             success, cost = True, how.cost_usd
@@ -110,10 +83,10 @@ class Part:
             success, cost = False, cost_of(how)
         else:
             return
-        seconds = self._clock.now() - self._started
-        for name, arm in self._arms.items():
-            if self._trials.is_first(name, self._conversation_id):
-                await self._trials.observe(name, arm, success, seconds, cost)
+        seconds = self._trials.clock.now() - self._started
+        for running, arm in self._arms:
+            if not running.over and running.is_first(self._conversation):
+                self._trials.observe(running, arm, success, seconds, cost)
 
 
 def is_telling(failure: BaseException) -> bool:
@@ -132,47 +105,59 @@ def cost_of(failure: BaseException) -> float | None:
 class Trials:
     """The experiments of one bus.
 
+    An experiment belongs to the process that began it, or that found it after that one's end; all
+    others go on as things are, so that one counts and one decides.
+
     Args:
         changes: Where a treatment that is kept goes.
         tell: Called with what happened, to be written down.
+        owner: The bus's own key among the snapshots.
 
     Attributes:
         running: Those under way, by name.
     """
 
     def __init__(
-        self, store: Store, clock: Clock, changes: Changes, tell: Callable[[Event], None]
+        self,
+        store: Store,
+        clock: Clock,
+        changes: Changes,
+        tell: Callable[[Event], None],
+        owner: str,
     ) -> None:
         self._store = store
         self._changes = changes
         self._tell = tell
-        self._over: list[dict[str, object]] = []
+        self._owner = owner
+        self._shelf = TrialShelf(store, owner)
         self._both: dict[tuple[str, ...], Usual] = {}
-        self._ending: set[asyncio.Future[dict[str, object]]] = set()
+        self._ending: set[asyncio.Future[Any]] = set()
         self.clock = clock
         self.running: dict[str, Running] = {}
 
-    def part(self, conversation_id: str | None) -> Part:
-        """Return the part that a request has in what runs."""
-        key = conversation_id if conversation_id is not None else token_hex(8)
-        arms = {name: each.trial.arm(key) for name, each in self.running.items()}
-        sides = tuple(arms.values())
+    def part(self, conversation: str | None) -> Part:
+        """Return the part that a request has in what runs.
+
+        Args:
+            conversation: What it belongs to; None: it is one of its own.
+        """
+        key = conversation if conversation is not None else token_hex(8)
+        arms = [(each, each.trial.arm(key)) for each in self.running.values()]
+        sides = tuple(arm for _, arm in arms)
         usual = self._both.get(sides)
         if usual is None:
             usual = self._both[sides] = self._usual(arms)
-        return Part(self, arms, usual, conversation_id)
+        return Part(self, arms, usual, conversation)
 
-    def _usual(self, arms: Mapping[str, str]) -> Usual:
+    def _usual(self, arms: Sequence[tuple[Running, str]]) -> Usual:
         """Return how a request with these arms is treated."""
-        standing = [each.change for each in self.running.values() if each.stands]
-        chosen = [
-            each.settings if arms[name] == each.treatment else each.control
-            for name, each in self.running.items()
-        ]
+        tried = [each.change for each, _ in arms]
+        chosen = [each.settings if arm == each.treatment else each.control for each, arm in arms]
         try:
-            return usual(self._changes.in_use(without=standing, plus=chosen))
+            return usual(self._changes.in_use(without=tried, plus=chosen))
         except SettingsError as wrong:  # what came after it does not go together with it
-            log.warning("the arms %s are as things are now: %s", ", ".join(arms.values()), wrong)
+            names = ", ".join(arm for _, arm in arms)
+            log.warning("the arms %s are as things are now: %s", names, wrong)
             return usual(self._changes.in_use())
 
     def rebase(self) -> None:
@@ -201,7 +186,7 @@ class Trials:
             )
         control, treatment = _sides(arms)
         tried = arms[treatment]
-        id = str(part_of(tried, "id") or f"experiment:{name}")
+        id = checked_id(part_of(tried, "id") or f"experiment:{name}")
         running = Running(
             trial=Trial(
                 name, treatment, control, share=share, goal=goal or _goal(tried), most=most
@@ -211,19 +196,35 @@ class Trials:
             control=_difference(arms[control]),
             change=id,
             action=str(part_of(tried, "action") or f"experiment {name}"),
-            stands=self._changes.stands(id),
+            stood=self._changes.stands(id),
+            until=utc(self.clock.wall()) + LONGEST,
         )
-        for settings in (running.settings, running.control):
-            self._changes.in_use(plus=[settings])  # raises where they cannot be
+        self._check(running)
         self.running[name] = running
         self._both = {}
         try:
-            await self._write(begun=name)
+            await self._shelf.begin(name, running)
         except BaseException:
             self.running.pop(name, None)
             self._both = {}
             raise
-        return _shown(running)
+        return shown(running)
+
+    def _check(self, running: Running) -> None:
+        """Raise where an experiment could not tell what it is to tell."""
+        for settings in (running.settings, running.control):
+            self._changes.in_use(plus=[settings])  # raises where they cannot be
+            if later := LATER & settings.keys():
+                raise SettingsError(
+                    min(later),
+                    "matters in later turns of a conversation, and an experiment counts the "
+                    "first alone: apply it, and look for yourself",
+                )
+        if running.stood and not self._changes.stands(running.change, running.settings):
+            raise ValueError(
+                f"a change {running.change!r} is in use with other settings: take it back first, "
+                "or give what you try another id"
+            )
 
     async def stop(self, name: str) -> dict[str, object]:
         """End an experiment early, undecided: what there was before stays. Return its end.
@@ -234,68 +235,65 @@ class Trials:
         running = self.running.get(name)
         if running is None:
             raise NoSuchChange(str(name), tuple(self.running), "experiment runs")
-        return await self._end(name, running, "undecided", "it was stopped by hand")
+        return await asyncio.shield(self._end(running, "undecided", "it was stopped by hand"))
 
-    def is_first(self, name: str, conversation_id: str | None) -> bool:
-        """Say whether an outcome is the first of its conversation; None is one of its own.
-
-        Only that one counts: outcomes of one conversation resemble each other, and what is
-        claimed holds for independent ones.
-        """
-        running = self.running.get(name)
-        if running is None or conversation_id is None:
-            return running is not None
-        before = len(running.heard)
-        running.heard.add(hash(conversation_id))
-        return len(running.heard) > before
-
-    async def observe(
-        self, name: str, arm: str, success: bool, seconds: float, cost_usd: float | None
+    def observe(
+        self, running: Running, arm: str, success: bool, seconds: float, cost_usd: float | None
     ) -> None:
-        """Count one request; where that decides it, carry the verdict out."""
-        running = self.running.get(name)
-        if running is None:
-            return  # it has ended meanwhile
+        """Count one request; a verdict is carried out beside it."""
         state = running.trial.observe(arm, success, seconds, cost_usd)
         running.unwritten += 1
-        try:
-            if state != "running":
-                await self._end(name, running, state, running.trial.ruling().reason)
-            elif running.unwritten >= WRITE_SPACING:
-                unheard(asyncio.ensure_future(self._write()))
-        except (StoreError, ValueError) as problem:
-            # The request that happened to be the last has its answer all the same.
-            log.warning("experiment %s: its state could not be written down: %s", name, problem)
+        if state != "running":
+            self._end(running, state, running.trial.ruling().reason)
+        elif utc(self.clock.wall()) > running.until:
+            self._end(running, "undecided", f"{LONGEST.days} days are over")
+        elif running.unwritten >= WRITE_SPACING:
+            self._beside(self._shelf.count(self.running))
 
-    async def _end(
-        self, name: str, running: Running, verdict: str, reason: str
-    ) -> dict[str, object]:
-        """Carry a verdict out, to the end even where the caller leaves."""
-        self.running.pop(name, None)  # nobody else ends it, and no request has a part in it
+    def _end(
+        self, running: Running, verdict: str, reason: str
+    ) -> "asyncio.Future[dict[str, object]]":
+        """Let nobody have a part in it any more, and carry the verdict out."""
+        running.over = True
+        self.running.pop(running.trial.name, None)
         self._both = {}
-        ending = asyncio.ensure_future(self._carry_out(name, running, verdict, reason))
-        self._ending.add(ending)
-        ending.add_done_callback(self._ending.discard)
-        return await asyncio.shield(ending)
+        return self._beside(self._carry_out(running, verdict, reason))
 
-    async def _carry_out(
-        self, name: str, running: Running, verdict: str, reason: str
-    ) -> dict[str, object]:
-        end = _shown(running) | {"state": verdict, "reason": reason}
+    def _beside(self, work: Coroutine[Any, Any, T]) -> "asyncio.Future[T]":
+        """Do something beside the request that was the occasion; what goes wrong is told."""
+        task = asyncio.ensure_future(work)
+        self._ending.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: "asyncio.Future[Any]") -> None:
+        self._ending.discard(task)
+        if not task.cancelled() and (problem := task.exception()) is not None:
+            log.warning("an experiment's state could not be written down: %s", problem)
+
+    async def _carry_out(self, running: Running, verdict: str, reason: str) -> dict[str, object]:
+        """Say first that it is over, so that one process alone acts on it; then act."""
+        stands = self._changes.stands(running.change)
+        if verdict == "kept" and running.stood and not stands:
+            verdict, reason = "undecided", f"it was taken back meanwhile; {reason}"
+        elif verdict == "kept" and not stands:
+            try:
+                self._changes.in_use(plus=[running.settings])
+            except SettingsError as wrong:
+                verdict, reason = "undecided", f"{reason}; but it does not fit any more: {wrong}"
+        end = shown(running) | {"state": verdict, "reason": reason, "action": running.action}
         try:
-            if verdict == "kept" and not running.stands:
-                await self._keep(running, reason)
-            elif verdict == "reverted" and running.stands:
-                with suppress(NoSuchChange):  # somebody took it back meanwhile
-                    await self._changes.revert(running.change, f"experiment {name}: {reason}")
-            if not await self._write(ended=end):
-                return end  # another process has ended it
+            if not await self._shelf.end(end):
+                return end  # it was ended already
+            await self._act_on(end)
         except StoreError:
-            self.running[name] = running  # its next request tries again
+            running.over = False  # its next request tries again
+            self.running[running.trial.name] = running
+            self._both = {}
             raise
         self._tell(
             ExperimentEnded(
-                name=name,
+                name=running.trial.name,
                 verdict=verdict,
                 reason=reason,
                 evidence=json.dumps(end["ruling"], sort_keys=True),
@@ -304,94 +302,52 @@ class Trials:
         )
         return end
 
-    async def _keep(self, running: Running, reason: str) -> None:
-        change = {"id": running.change, "settings": running.settings}
-        try:
-            await self._changes.apply(change | {"action": f"{running.action}: {reason}"})
-        except ValueError:
-            await (
-                self._changes.recall()
-            )  # it stands already: by another process, or an earlier life
+    async def _act_on(self, end: Mapping[str, Any]) -> None:
+        """Put what was kept to use, or take back what was not; done again, it does nothing."""
+        id, why = str(end["change"]), f"experiment {end['name']}: {end['reason']}"
+        stands = self._changes.stands(id)
+        if end["state"] == "kept" and not stands:
+            change = {"id": id, "settings": end["settings"], "action": why}
+            await self._changes.apply(change)
+        elif end["state"] == "reverted" and stands:
+            with suppress(NoSuchChange):  # another process took it back meanwhile
+                await self._changes.revert(id, why)
+        await self._shelf.carried_out(str(end["name"]))
 
     def all(self) -> list[dict[str, object]]:
         """Return every experiment, those that are over first."""
-        return [*self._over, *map(_shown, self.running.values())]
-
-    # In the store ----------------------------------------------------------------------------
+        return [*self._shelf.over, *map(shown, self.running.values())]
 
     async def recall(self) -> None:
-        """Go on with what was kept; what cannot be read is set aside and told.
+        """Go on with what was kept, if its process is gone; what does not fit is told and left.
 
         Raises:
             StoreTooNew: If a newer version wrote it.
         """
-        kept = await self._store.setting(NAME)
-        self.running, self._over, self._both = {}, [], {}
-        if not kept:
-            return
-        try:
-            body = json.loads(kept)
-            if isinstance(body["v"], int) and body["v"] > VERSION:
-                raise StoreTooNew(
-                    f"the experiments are of version {body['v']}, this zejzl reads {VERSION}: "
-                    "use the newer zejzl, or another ZEJZL_HOME"
-                )
-            running = {each["name"]: self._read(each) for each in body["running"]}
-            self._over, self.running = list(body["over"]), running
-        except (ValueError, TypeError, KeyError, RecursionError) as wrong:
-            log.warning("the experiments cannot be read and are kept as %s: %s", DAMAGED, wrong)
-            await self._store.keep_setting(DAMAGED, kept)
-            await self._store.keep_setting(NAME, None)
-
-    def _read(self, body: Mapping[str, Any]) -> Running:
-        settings, control = _difference(body["settings"]), _difference(body["control"])
-        for each in (settings, control):
-            self._changes.in_use(plus=[each])
-        return Running(
-            trial=Trial.from_json(body["trial"]),
-            treatment=str(body["treatment"]),
-            settings=settings,
-            control=control,
-            change=str(body["change"]),
-            action=str(body["action"]),
-            stands=self._changes.stands(body["change"]),
-        )
+        self.running, self._both = {}, {}
+        for name, read in (await self._shelf.recall()).items():
+            try:
+                running = read()
+                self._changes.in_use(plus=[running.settings])
+                self._changes.in_use(plus=[running.control])
+            except (ValueError, TypeError, KeyError, StoreTooNew) as wrong:
+                log.warning("experiment %s cannot go on, and is left as it is: %s", name, wrong)
+            else:
+                self.running[name] = running
+        for end in self._shelf.pending:  # its process died between word and deed
+            try:
+                await self._act_on(end)
+            except (ValueError, TypeError, KeyError) as wrong:
+                log.warning("the verdict of %s cannot be carried out: %s", end["name"], wrong)
 
     async def keep(self) -> None:
-        """Write down what was counted since the last time."""
+        """Write down what was counted since the last time; wait for verdicts a moment at most."""
         if self._ending:
-            await asyncio.wait(self._ending)
+            with suppress(TimeoutError):
+                async with self.clock.timeout(LETTING_GO):
+                    await asyncio.wait(self._ending)
         if any(each.unwritten for each in self.running.values()):
-            await self._write()
-
-    def _write(self, *, begun: str = "", ended: Mapping[str, Any] | None = None) -> Awaitable[bool]:
-        """Write down what was counted; return whether one that `ended` ran until then.
-
-        Those of other processes stay as they are: each judges by what it has seen itself.
-        """
-        rows = {name: _kept(name, each) for name, each in self.running.items()}
-        for each in self.running.values():
-            each.unwritten = 0
-        now = "" if ended is None else str(ended["name"])
-
-        def work(kept: str | None) -> tuple[str, tuple[list[dict[str, object]], bool]]:
-            body = json.loads(kept) if kept else {"running": [], "over": []}
-            there = {str(each["name"]): each for each in body["running"]}
-            ran = now in there
-            # One that is not there any more was ended by another process.
-            there |= {name: row for name, row in rows.items() if name in there or name == begun}
-            over = list(body["over"])
-            if ended is not None and ran:
-                del there[now]
-                over = [*over, ended][-MOST_KEPT:]
-            written = {"v": VERSION, "running": list(there.values()), "over": over}
-            return json.dumps(written), (over, ran)
-
-        return self._taken_in(self._store.revise(NAME, work))
-
-    async def _taken_in(self, written: Awaitable[tuple[list[dict[str, object]], bool]]) -> bool:
-        self._over, ran = await written
-        return ran
+            await self._shelf.count(self.running)
 
 
 def _sides(arms: Mapping[str, object]) -> tuple[str, str]:
@@ -416,28 +372,3 @@ def _goal(tried: object) -> Goal:
     """Return what an improvement is to be verified by."""
     metric = part_of(part_of(tried, "how_to_verify") or {}, "metric")
     return metric if metric in get_args(Goal) else "success"
-
-
-def _kept(name: str, running: Running) -> dict[str, object]:
-    return {
-        "name": name,
-        "trial": running.trial.to_json(),
-        "treatment": running.treatment,
-        "settings": dict(running.settings),
-        "control": dict(running.control),
-        "change": running.change,
-        "action": running.action,
-    }
-
-
-def _shown(running: Running) -> dict[str, object]:
-    """Return how an experiment stands, JSON-ready."""
-    ruling = running.trial.ruling()
-    return {
-        "name": running.trial.name,
-        "state": ruling.state,
-        "reason": ruling.reason,
-        "settings": dict(running.settings),
-        "change": running.change,
-        "ruling": ruling.to_json(),
-    }
