@@ -134,6 +134,7 @@ class AsyncMessageBus(Archive, Tuning):
             self.store,
             self._clock,
             self._trials,
+            self._changes,
             lambda: tunable(self.settings, self.providers),
             lambda: self._requests,
         )

@@ -93,6 +93,25 @@ async def test_one_thing_is_tried_at_a_time_and_not_again_for_a_week() -> None:
     await bus.stop()
 
 
+async def test_what_somebody_took_back_is_never_tried_again() -> None:
+    clock = FakeClock()
+    bus = await unsteady_bus(clock)
+    await send_many(bus, clock, 300, "a")
+    first = await bus._improving.look()
+    assert first is not None
+    await bus.stop_experiment(first)
+    change = str(bus.experiments[0]["change"])
+    await bus.apply({"id": change, "settings": {"max_attempts": 3}})
+    await bus.revert(change)
+    await clock.advance(8 * 86_400.0)
+    await send_many(bus, clock, ENOUGH, "b")
+
+    again = await bus._improving.look()
+
+    assert again is None or again.split()[1] != first.split()[1]
+    await bus.stop()
+
+
 async def test_nothing_is_looked_for_before_there_is_enough_to_look_at() -> None:
     clock = FakeClock()
     bus = await unsteady_bus(clock)

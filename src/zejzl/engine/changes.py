@@ -29,6 +29,7 @@ VERSION = 1
 NAME = "changes"  # the setting they are kept as
 DAMAGED = "changes.damaged"
 LONGEST_ID = 500
+BY_HAND = "by hand"
 MOST_KEPT = 200  # changes that were taken back and are remembered
 # What may be changed while requests are under way. Money, keys and files are for people.
 UNREADABLE = ValueError, TypeError, KeyError, AttributeError, RecursionError
@@ -75,6 +76,11 @@ class Change:
     def stands(self) -> bool:
         """Whether it is in use."""
         return self.reverted_at is None
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether a person took it back."""
+        return not self.stands and self.reverted_because == BY_HAND
 
     def to_json(self) -> dict[str, object]:
         """Return JSON-ready values."""
@@ -166,7 +172,7 @@ class Changes:
         self._put_to_use(change)
         return change
 
-    async def revert(self, id: str, because: str = "by hand") -> Change:
+    async def revert(self, id: str, because: str = BY_HAND) -> Change:
         """Take a change back, and return it.
 
         Raises:

@@ -2,7 +2,7 @@
 
 Off unless the setting `auto_improve` is on. One experiment at a time, on half of the requests by
 their conversation; what is decided is carried out by the experiment itself. What was tried lately
-is not tried again, whatever became of it.
+is not tried again, whatever became of it; nor is, ever, what somebody took back by hand.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 from zejzl.clock import Clock
+from zejzl.engine.changes import Changes
 from zejzl.engine.traffic import traffic
 from zejzl.engine.trials import Trials
 from zejzl.errors import words
@@ -45,12 +46,14 @@ class Improving:
         store: Store,
         clock: Clock,
         trials: Trials,
+        changes: Changes,
         tunable: Callable[[], Mapping[str, object]],
         ended: Callable[[], int],
     ) -> None:
         self._store = store
         self._clock = clock
         self._trials = trials
+        self._changes = changes
         self._tunable = tunable
         self._ended = ended
         self._seen = 0
@@ -76,8 +79,9 @@ class Improving:
         events = await traffic(self._store, LOOKED_AT)
         found = await asyncio.to_thread(_improvements, events, self._tunable())
         tried = await self._tried()
+        unwanted = {each.id.partition(" ")[0] for each in self._changes.all if each.by_hand}
         for improvement in found:
-            if improvement.applicable and improvement.id not in tried:
+            if improvement.applicable and improvement.id not in (*tried, *unwanted):
                 return await self._try(improvement, tried)
         return None
 
