@@ -96,6 +96,36 @@ def hundred() -> None:
     print(f"best {1000 * took[0]:.3f} ms, mean {1000 * sum(took) / len(took):.3f} ms")
 
 
+def still_open() -> None:
+    """Print the times of reports while 20,000 cases are open: the first, then after 100 events."""
+    miner = Miner()
+    miner.learn(event for event in bus_events(130_000) if event["type"] != "executor")
+    took: list[float] = []
+    place = 0
+    for _ in range(20):
+        began = process_time()
+        miner.patterns()
+        took.append(1000 * (process_time() - began))
+        cases = [*miner.open.values()][place : place + 100]
+        place += 100
+        miner.learn(
+            {
+                "type": "validation",
+                "conversation_id": held.case,
+                "timestamp": held.times()[-1] / 1e6 + 1,
+                "agent": "validation-agent",
+                "data": {"is_valid": True},
+            }
+            for held in cases
+        )
+    variants = len(miner.patterns().variants)
+    print(
+        f"{len(miner.open):,} open cases of {variants} variants: first report {took[0]:.1f} ms, ",
+        end="",
+    )
+    print(f"after 100 more events median {median(took[1:]):.1f} ms, best {min(took[1:]):.1f} ms")
+
+
 def child(size: int, vectors: bool) -> None:
     """Learn so many events and print the figures as JSON."""
     miner = Miner(vectors=vectors)
@@ -244,6 +274,7 @@ def main() -> None:
         others(10**6)
         return
     hundred()
+    still_open()
     sizes(asked.long)
 
 

@@ -1,13 +1,14 @@
 """With numpy and without: the same patterns. Skipped where numpy is not installed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zejzl.learning import batches
+from zejzl.learning import batches, columns
 from zejzl.learning.mining import Miner
 from zejzl.learning.patterns import Patterns
 
@@ -20,7 +21,7 @@ KINDS = ("observation", "plan", "execution", "validation", "executor")
 @pytest.fixture(autouse=True)
 def _small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "PORTION", 64)
-    monkeypatch.setattr(batches, "BLOCK", 25)
+    monkeypatch.setattr(columns, "BLOCK", 25)
     monkeypatch.setattr(batches, "LEAST", 1)
 
 
@@ -28,7 +29,10 @@ def learned(events: list[Event], *, vectors: bool, **more: object) -> Patterns:
     miner = Miner(vectors=vectors)
     for start in range(0, len(events), 150):
         miner.learn(events[start : start + 150], **more)  # type: ignore[arg-type]
-    return miner.patterns()
+    found = miner.patterns()
+    miner.finish()
+    assert miner.patterns() == replace(found, open_cases=0)
+    return found
 
 
 def log(chance: Random, size: int, *, odd: float) -> list[Event]:
@@ -155,7 +159,7 @@ def test_most_of_a_plain_log_is_not_handed_back() -> None:
 def test_near_a_limit_all_is_handed_back() -> None:
     events: list[object] = [*log(Random(7), 50, odd=0.0)]
 
-    assert batches.learn(Miner(open_cases=40), events, None) is events
+    assert batches.learn(Miner(open_cases=3), events, None) is events
 
 
 def test_few_events_are_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +169,8 @@ def test_few_events_are_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert batches.learn(Miner(), events, None) is events
 
 
-def test_events_of_ever_new_kinds_are_handed_back() -> None:
+def test_events_of_ever_new_kinds_are_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "KINDS", 20)
     events = log(Random(8), 300, odd=0.0)
     for number, event in enumerate(events):
         event["type"] = f"kind {number}"

@@ -1,42 +1,37 @@
 """The same learning for many events at once, with numpy (extra `learn`): same results, less time.
 
 Only what is plain goes this way: cases that begin and end within one portion, in events of simple
-values at different times. Everything else is handed back, to be learned event by event. numpy is
-imported by the first large portion; where it is missing, all is handed back.
+values at different times. Everything else is handed back, to be learned event by event: taken in
+here, it would not be faster. numpy is imported by the first large portion; where it is missing, all
+is handed back.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import chain
-from operator import itemgetter
-from typing import TYPE_CHECKING, TypeAlias
+from itertools import count
+from typing import TYPE_CHECKING
 
+from zejzl.learning import columns
 from zejzl.learning.cases import HELD, LENGTH
-from zejzl.learning.eventlog import FIRST, LAST, NAME, EventReader, Odd, Shape, Token
-from zejzl.learning.exemplars import MOST, keep
-from zejzl.learning.outcome import EXECUTOR, FAILURE
+from zejzl.learning.columns import EventColumns
+from zejzl.learning.eventlog import NAME, Token
+from zejzl.learning.exemplars import MOST, Kept, keep
+from zejzl.learning.outcome import EXECUTOR, FAILURE, UNKNOWN
 from zejzl.learning.patterns import Case
-from zejzl.learning.sketch import EDGES, MICROSECONDS
-from zejzl.learning.variants import Link
+from zejzl.learning.sketch import EDGES, Sketch
+from zejzl.learning.variants import Tally
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from zejzl.learning.columns import Whole
     from zejzl.learning.mining import Miner
 
-    Whole: TypeAlias = NDArray[np.int64]
-
 PORTION = 16_384
-BLOCK = 2_048  # events that are read together: few enough to stay near the processor
+WIDTH = len(EDGES) + 1  # buckets of a sketch
 LEAST = 1_024  # events below which setting up takes longer than it saves
-KINDS = 50  # kinds of events beyond which it does
-EXACT = 9e9  # seconds up to which a whole number stays exact as a float of microseconds
-TEXT = 10_000  # characters of a text that surely leave its event small
-NUMBER = 10**18
-SIMPLE = {str, int, float, bool, type(None)}
-
-Event = dict[str, object]
 
 
 @cache
@@ -49,18 +44,44 @@ def is_there() -> bool:
     return True
 
 
-class _Columns:
-    """What was read of a portion, by position; `plain` says of which events."""
+class CaseRuns:
+    """Plain events, sorted by case and time; those of one case are a run.
 
-    def __init__(self, size: int) -> None:
+    Attributes:
+        order: Their positions in the portion.
+        starts, ends: Where runs begin and end, in `order`.
+        case: Each run's case, as a number.
+        good: Which runs are whole cases that can be learned here.
+    """
+
+    def __init__(self, read: EventColumns) -> None:
         import numpy as np
 
-        self.token: Whole = np.zeros(size, dtype=np.int64)
-        self.at: Whole = np.zeros(size, dtype=np.int64)
-        self.case: Whole = np.zeros(size, dtype=np.int64)
-        self.plain = np.zeros(size, dtype=bool)
-        self.numbers: dict[Case, int] = {}  # of cases, by name
-        self.mixed: set[Case] = set()  # cases of events that are not plain
+        order = _sorted(read)
+        self.order = order = order[read.plain[order]]
+        case, at = read.case[order], read.at[order]
+        new = np.flatnonzero(case[1:] != case[:-1]) + 1
+        self.starts: Whole = np.concatenate(([0], new))
+        self.ends: Whole = np.concatenate((new, [len(order)]))
+        self.case = case[self.starts]
+        self.names: list[Case] = [*read.numbers]
+        self.at, self.last = at, np.maximum.reduceat(order, self.starts)
+        deciding = [token.vote != UNKNOWN and token.activity == EXECUTOR for token in read.kinds]
+        ends = np.array(deciding, dtype=bool)[read.kind[order]]
+        many = np.add.reduceat(ends, self.starts, dtype=np.int64)
+        end = np.maximum.reduceat(np.where(ends, order, -1), self.starts)
+        self.good: NDArray[np.bool_] = (many == 1) & (end == self.last)
+        tied = np.flatnonzero((case[1:] == case[:-1]) & (at[1:] == at[:-1]))
+        self.leave_out(case[tied])
+        self.good &= self.ends - self.starts < LENGTH
+
+    def leave_out(self, cases: "Whole | list[int]") -> None:
+        """Have nothing of these cases learned here."""
+        import numpy as np
+
+        out = np.zeros(len(self.names), dtype=bool)
+        out[np.array(cases, dtype=np.int64)] = True
+        self.good &= ~out[self.case]
 
 
 def learn(miner: "Miner", events: list[object], horizon: int | None) -> Sequence[object]:
@@ -69,232 +90,101 @@ def learn(miner: "Miner", events: list[object], horizon: int | None) -> Sequence
         return events
     import numpy as np
 
+    bodies: list[columns.Event] = events  # type: ignore[assignment]
     if len(miner.open) + len(events) > miner.limit or miner.held + len(events) > HELD:
         return events  # a limit could be met in between
-    read = _read(miner.reader, events)  # type: ignore[arg-type]
-    if read is None:
+    read = columns.read(miner.reader, bodies)
+    if read is None or not read.plain.any():
         return events
-    order = np.lexsort((read.at, read.case))
-    order = order[read.plain[order]]
+    runs = CaseRuns(read)
+    if horizon is not None:
+        runs.good &= runs.at[runs.ends - 1] <= horizon
+    runs.leave_out(_elsewhere(miner, read))
+    inside = np.repeat(runs.good, runs.ends - runs.starts)
+    order = runs.order[inside]
     if not len(order):
         return events
-    case = read.case[order]
-    at = read.at[order]
-    starts = np.flatnonzero(np.concatenate(([True], case[1:] != case[:-1])))
-    names = [*read.numbers]
-    tokens = [*miner.reader.tokens.values()]
-    ends = np.array([bool(t.vote) and t.activity == EXECUTOR for t in tokens])[read.token[order]]
-    last = np.maximum.reduceat(order, starts)
-    end = np.maximum.reduceat(np.where(ends, order, -1), starts)
-    tied = np.concatenate(([False], (case[1:] == case[:-1]) & (at[1:] == at[:-1])))
-    good = (np.add.reduceat(ends, starts, dtype=np.int64) == 1) & (end == last)
-    good &= ~np.logical_or.reduceat(tied, starts)
-    good &= np.diff(np.append(starts, len(order))) < LENGTH
-    if horizon is not None:
-        good &= np.maximum.reduceat(at, starts) <= horizon
-    known = [
-        name is not None
-        and len(name) <= NAME
-        and name not in miner.open
-        and name not in miner.closed
-        and name not in read.mixed
-        for name in map(names.__getitem__, case[starts].tolist())
-    ]
-    good &= np.array(known)
-    chosen = np.zeros(len(names), dtype=bool)
-    chosen[case[starts[good]]] = True
-    inside = chosen[case]
-    for place in case[starts[good]][np.argsort(end[good])].tolist():
-        miner.closed.add(names[place])
-    _take(miner, case[inside], at[inside], read.token[order[inside]], tokens, names)
+    _note(miner, read, order, runs.names)
+    _take(miner, read, runs, inside)
     left = np.ones(len(events), dtype=bool)
-    left[order[inside]] = False
+    left[order] = False
     return [events[place] for place in np.flatnonzero(left).tolist()]
 
 
-def _read(reader: EventReader, events: list[Event]) -> _Columns | None:
-    """Return what the events say; None where their kinds cannot be told."""
-    read = _Columns(len(events))
-    for start in range(0, len(events), BLOCK):
-        if not _read_block(reader, events[start : start + BLOCK], start, read):
-            return None
-    return read
-
-
-def _read_block(reader: EventReader, events: list[Event], start: int, read: _Columns) -> bool:
-    """Read the events that begin at this position; False where their kinds cannot be told."""
-    import numpy as np
-
-    try:
-        kinds = [*map(itemgetter("type"), events)]
-        codes = {kind: code for code, kind in enumerate(dict.fromkeys(kinds))}
-    except (KeyError, TypeError):
-        return False
-    if len(codes) > KINDS:
-        return False
-    code = np.array([*map(codes.__getitem__, kinds)], dtype=np.uint16)
-    order = np.argsort(code, kind="stable")
+def _elsewhere(miner: "Miner", read: EventColumns) -> list[int]:
+    """Return the cases, as numbers, that are not to be found in these plain events alone."""
     numbers = read.numbers
-    number = numbers.setdefault
-    for places in np.split(order, np.flatnonzero(np.diff(code[order])) + 1):
-        group = [events[place] for place in places.tolist()]
-        found = _group(reader, group)
-        if found is None:
-            for event in group:
-                try:
-                    read.mixed.add(reader.read(event)[2])
-                except Odd:
-                    continue  # it is counted when it is learned by itself
-            continue
-        where = places + start
-        read.plain[where] = True
-        tokens, cases, at = found
-        read.token[where] = tokens
-        read.at[where] = at
-        read.case[where] = [number(case, len(numbers)) for case in cases]
-    return True
+    known = [miner.closed.newer, miner.closed.older, read.mixed]
+    out = [numbers[name] for names in known for name in names.intersection(numbers)]
+    out += [n for name, n in numbers.items() if name in miner.open]
+    out += [n for name, n in numbers.items() if name is None or len(name) > NAME]
+    return out
 
 
-def _group(
-    reader: EventReader, group: list[Event]
-) -> "tuple[list[int] | int, list[Case], Whole] | None":
-    """Return tokens, cases and times of events of one kind; None if they are not all alike."""
+def _note(miner: "Miner", read: EventColumns, order: "Whole", names: list[Case]) -> None:
+    """Count events for themselves."""
     import numpy as np
 
-    data = group[0].get("data")
-    shape = reader.known_shape(group[0], data) if isinstance(data, dict) else None
-    if shape is None or not shape.simple:
-        return None
-    columns = _values(group, shape.keys[0])
-    inner = None if columns is None else _values(columns["data"], shape.keys[1])
-    if columns is None or inner is None:
-        return None
-    times, cases = columns["timestamp"], columns["conversation_id"]
-    if not set(map(type, cases)) <= {str, type(None)}:
-        return None
-    kinds = set(map(type, times))
-    if not kinds <= {float, int}:
-        return None
-    try:
-        seconds = np.array(times, dtype=np.float64)
-    except OverflowError:
-        return None
-    if not ((seconds >= FIRST) & (seconds <= LAST)).all():
-        return None
-    if int in kinds and np.abs(seconds).max() > EXACT:
-        return None
-    frame = {"conversation_id", "timestamp", "data", *shape.categories[0]}
-    beyond = [columns[name] for name in shape.keys[0] if name not in frame]
-    beyond += [inner[name] for name in shape.keys[1] if name not in shape.categories[1]]
-    if not all(map(_is_small, beyond)):
-        return None
-    tokens = _tokens(reader, shape, group, columns, inner)
-    if tokens is None:
-        return None
-    return tokens, cases, np.rint(seconds * MICROSECONDS).astype(np.int64)  # type: ignore
-
-
-def _values(events: Sequence[object], keys: tuple[str, ...]) -> dict[str, list[object]] | None:
-    """Return the values of dicts by key; None if they do not have exactly these keys."""
-    if set(map(type, events)) != {dict}:
-        return None
-    bodies: Sequence[Event] = events  # type: ignore[assignment]
-    if set(map(len, bodies)) != {len(keys)}:
-        return None
-    try:
-        return {key: [*map(itemgetter(key), bodies)] for key in keys}
-    except KeyError:
-        return None
-
-
-def _is_small(values: list[object]) -> bool:
-    """Say whether an event with such values is surely one that can be written, and small."""
-    kinds = set(map(type, values))
-    if not kinds <= SIMPLE:
-        return False
-    if kinds == {str}:
-        return max(map(len, values)) <= TEXT  # type: ignore[arg-type]
-    if kinds == {int}:
-        return -NUMBER < min(values) <= max(values) < NUMBER  # type: ignore
-    return all(
-        len(value) <= TEXT
-        if isinstance(value, str)
-        else not isinstance(value, int) or -NUMBER < value < NUMBER
-        for value in values
-    )
-
-
-def _tokens(
-    reader: EventReader,
-    shape: Shape,
-    group: list[Event],
-    columns: Mapping[str, list[object]],
-    inner: Mapping[str, list[object]],
-) -> list[int] | int | None:
-    """Return the numbers of the events' tokens, or the one number of all of them."""
-    top = [columns[name] for name in shape.categories[0]]
-    low = [inner[name] for name in shape.categories[1]]
-    try:
-        if all(len(set(column)) == 1 for column in chain(top, low)):
-            token, _, _, _, _, _, error = reader.read(group[0])
-            return token.number if error is None else None
-        keys = [*zip(*top, strict=True)]
-        if low:
-            keys = [*zip(keys, zip(*low, strict=True), strict=True)]
-        found = [*map(shape.known.get, keys)]
-        if None in found:
-            for place in [place for place, known in enumerate(found) if known is None]:
-                if keys[place] not in shape.known:
-                    reader.read(group[place])
-            found = [*map(shape.known.get, keys)]
-    except (TypeError, Odd):
-        return None
-    return None if None in found else [known[0].number for known in found if known]
-
-
-def _take(
-    miner: "Miner",
-    case: "Whole",
-    at: "Whole",
-    token: "Whole",
-    tokens: list[Token],
-    names: list[Case],
-) -> None:
-    """Count events of whole cases, sorted by case and time."""
-    import numpy as np
-
-    if not len(case):
-        return
-    for number, n in enumerate(np.bincount(token, minlength=len(tokens)).tolist()):
-        tokens[number].n += n
+    kind, at = read.kind[order], read.at[order]
     miner.first = min(miner.first, int(at.min()))
     miner.last = max(miner.last, int(at.max()))
-    failed = np.array([token.outcome == FAILURE for token in tokens])[token]
-    for place in np.flatnonzero(failed).tolist():
-        keep(tokens[token[place]].failed, int(at[place]), names[case[place]])
-    edges = np.flatnonzero(case[1:] != case[:-1]) + 1
-    starts, ends = [0, *edges.tolist()], [*edges.tolist(), len(case)]
-    steps = [*map(tokens.__getitem__, token.tolist())]
-    enter = miner.tally.enter
-    for name, start, end, first, last in zip(
-        map(names.__getitem__, case[starts].tolist()),
-        starts,
-        ends,
-        at[starts].tolist(),
-        at[np.array(ends) - 1].tolist(),
-        strict=True,
-    ):
-        enter(name, (None, *steps[start:end]), first, last)
-    _link(miner, case, at, token, tokens, names)
+    for number, n in enumerate(np.bincount(kind, minlength=len(read.kinds)).tolist()):
+        token = read.kinds[number]
+        token.n += n
+        if n and token.outcome == FAILURE:
+            places = np.flatnonzero(kind == number)
+            _keep_least(token.failed, at[places], read.case[order[places]], names)
+
+
+def _take(miner: "Miner", read: EventColumns, runs: CaseRuns, inside: "NDArray[np.bool_]") -> None:
+    """Close and count the good runs, of which these are the events."""
+    import numpy as np
+
+    names = [*map(runs.names.__getitem__, runs.case[runs.good].tolist())]
+    ended = np.argsort(runs.last[runs.good]).tolist()
+    miner.closed.add_all([*map(names.__getitem__, ended)])
+    numbers = np.array([token.number for token in read.kinds])
+    token = numbers[read.kind[runs.order[inside]]]
+    tokens = [*miner.reader.tokens.values()]
+    lengths = (runs.ends - runs.starts)[runs.good]
+    _count(miner.tally, tokens, token, runs.at[inside], lengths, names)
+
+
+def _count(
+    tally: Tally,
+    tokens: list[Token],
+    token: "Whole",
+    at: "Whole",
+    lengths: "Whole",
+    names: list[Case],
+) -> None:
+    """Count whole cases: their events' tokens and times, one case behind the other."""
+    import numpy as np
+
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    first, last = at[starts], at[ends - 1]
+    text = token.astype(np.uint32).tobytes()
+    bounds = zip((4 * starts).tolist(), (4 * ends).tolist(), strict=True)
+    ways: defaultdict[bytes, int] = defaultdict(count().__next__)
+    way = np.array([ways[text[a:b]] for a, b in bounds])
+    groups = _Groups(way)
+    took = (last - first)[groups.order]
+    latest = np.maximum.reduceat(last[groups.order], groups.starts).tolist()
+    sketches = groups.sketches(took)
+    for places, newest, sketch in zip(groups, latest, sketches, strict=True):
+        one = places[0]
+        key = (None, *map(tokens.__getitem__, token[starts[one] : ends[one]].tolist()))
+        profile = tally.touch(key)
+        profile.n += len(places)
+        profile.last = max(profile.last, newest)
+        profile.took.merge(sketch)
+        _keep_least(profile.firsts, first[places], places, names)
+    _link(tally, tokens, token, at, np.repeat(np.arange(len(names)), lengths), names)
 
 
 def _link(
-    miner: "Miner",
-    case: "Whole",
-    at: "Whole",
-    token: "Whole",
-    tokens: list[Token],
-    names: list[Case],
+    tally: Tally, tokens: list[Token], token: "Whole", at: "Whole", case: "Whole", names: list[Case]
 ) -> None:
     """Count the edges between events of the same case."""
     import numpy as np
@@ -304,26 +194,53 @@ def _link(
         return
     took = at[same + 1] - at[same]
     pair = token[same] * len(tokens) + token[same + 1]
-    order = np.argsort(pair, kind="stable")
-    pair, took, where = pair[order], took[order], case[same[order]]
-    starts = np.flatnonzero(np.concatenate(([True], pair[1:] != pair[:-1])))
-    sums = np.add.reduceat(took, starts).tolist()
-    width = len(EDGES) + 1
-    bucket = np.searchsorted(_edges(), took, side="right")
-    cells, counts = np.unique(pair * width + bucket, return_counts=True)
-    links: dict[int, Link] = {}
-    bounds = [*starts.tolist(), len(pair)]
-    for key, total, start, end in zip(
-        pair[starts].tolist(), sums, bounds, bounds[1:], strict=False
-    ):
-        source, target = tokens[key // len(tokens)], tokens[key % len(tokens)]
-        link = links[key] = miner.tally.link(source.activity, target.activity, target.agent)
-        link.took.total += total
-        _keep_slowest(link, took[start:end], where[start:end], names)
-    for cell, n in zip(cells.tolist(), counts.tolist(), strict=True):
-        key, number = divmod(cell, width)
-        held = links[key].took.counts
-        held[number] = held.get(number, 0) + n
+    groups = _Groups(pair)
+    ordered = took[groups.order]
+    longest = np.maximum.reduceat(ordered, groups.starts).tolist()
+    for places, most, sketch in zip(groups, longest, groups.sketches(ordered), strict=True):
+        source, target = divmod(int(pair[places[0]]), len(tokens))
+        after = tokens[target]
+        link = tally.link(tokens[source].activity, after.activity, after.agent)
+        link.took.merge(sketch)
+        if len(link.slowest) < MOST or -most <= link.slowest[-1][0]:
+            _keep_least(link.slowest, -took[places], case[same[places]], names)
+
+
+class _Groups:
+    """Places of equal values, side by side."""
+
+    def __init__(self, values: "Whole") -> None:
+        import numpy as np
+
+        if values.max() < 1 << 16:
+            values = values.astype(np.uint16)  # sorted by digits, at this size
+        self.order: Whole = np.argsort(values, kind="stable")
+        ordered = values[self.order]
+        new = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+        self.starts: Whole = np.concatenate(([0], new))
+        self.ends: Whole = np.concatenate((new, [len(values)]))
+
+    def __iter__(self) -> "Iterator[Whole]":
+        for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True):
+            yield self.order[start:end]
+
+    def sketches(self, durations: "Whole") -> list[Sketch]:
+        """Return the durations of each group, which are in the groups' order."""
+        import numpy as np
+
+        group = np.repeat(np.arange(len(self.starts)), self.ends - self.starts)
+        bucket = np.searchsorted(_edges(), durations, side="right")
+        cells, counts = np.unique(group * WIDTH + bucket, return_counts=True)
+        bounds = np.searchsorted(cells, WIDTH * np.arange(len(self.starts) + 1)).tolist()
+        buckets, times = (cells % WIDTH).tolist(), counts.tolist()
+        found = []
+        for number, total in enumerate(np.add.reduceat(durations, self.starts).tolist()):
+            sketch = Sketch()
+            sketch.total = total
+            start, end = bounds[number : number + 2]
+            sketch.counts = dict(zip(buckets[start:end], times[start:end], strict=True))
+            found.append(sketch)
+        return found
 
 
 @cache
@@ -334,15 +251,24 @@ def _edges() -> "Whole":
     return edges
 
 
-def _keep_slowest(link: Link, took: "Whole", where: "Whole", names: list[Case]) -> None:
+def _keep_least(kept: Kept, figures: "Whole", cases: "Whole", names: list[Case]) -> None:
+    """Keep the cases of the smallest figures; of cases there are numbers."""
     import numpy as np
 
-    slowest = link.slowest
-    if len(slowest) == MOST:
-        near = np.flatnonzero(took >= -slowest[-1][0])
-        took, where = took[near], where[near]
-    for place in np.argsort(-took, kind="stable").tolist():
-        duration = int(took[place])
-        if len(slowest) == MOST and -duration > slowest[-1][0]:
+    if len(kept) == MOST:
+        near = np.flatnonzero(figures <= kept[-1][0])
+        figures, cases = figures[near], cases[near]
+    for place in np.argsort(figures, kind="stable").tolist():
+        figure = int(figures[place])
+        if len(kept) == MOST and figure > kept[-1][0]:
             return
-        keep(slowest, -duration, names[where[place]])
+        keep(kept, figure, names[cases[place]])
+
+
+def _sorted(read: EventColumns) -> "Whole":
+    """Return positions by case, then time, then arrival."""
+    import numpy as np
+
+    if len(read.numbers) < 1 << 16 and (read.at[1:] >= read.at[:-1]).all():
+        return np.argsort(read.case.astype(np.uint16), kind="stable")  # by digits, at this size
+    return np.lexsort((read.at, read.case))

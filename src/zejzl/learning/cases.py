@@ -10,9 +10,13 @@ new case.
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from zejzl.learning.eventlog import Token
 from zejzl.learning.patterns import Case
+
+if TYPE_CHECKING:
+    from zejzl.learning.standing import Group
 
 LENGTH = 10_000  # events of a case
 HELD = 1_000_000  # events of all open cases
@@ -20,9 +24,13 @@ REMEMBERED = 25_000  # closed cases, in each of two generations
 
 
 class OpenCase:
-    """One conversation so far. `steps` is flat: time in µs, token, mark, and again."""
+    """One conversation so far. `steps` is flat: time in µs, token, mark, and again.
 
-    __slots__ = ("case", "ids", "steps", "task", "task_at")
+    `group`, `counted` and `was` are how the last report counted it (`standing`): among which
+    cases, how long `steps` were, and the times of its events where these are no longer the first.
+    """
+
+    __slots__ = ("case", "counted", "group", "ids", "steps", "task", "task_at", "was")
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -30,6 +38,9 @@ class OpenCase:
         self.ids: set[str] | None = None
         self.task: str | None = None
         self.task_at = 0
+        self.group: Group | None = None
+        self.counted = 0
+        self.was: list[int] | None = None
 
     def add(self, at: int, token: Token, mark: int | str) -> bool:
         """Put an event in its place; False: it is a duplicate, and nothing was done."""
@@ -50,8 +61,17 @@ class OpenCase:
             for place in range(3 * bisect_left(times, at), 3 * end, 3):
                 if steps[place + 1] is token and steps[place + 2] == mark:
                     return False
-        steps[3 * end : 3 * end] = (at, token, mark)
+        self._insert(3 * end, at, token, mark)
         return True
+
+    def _insert(self, place: int, at: int, token: Token, mark: int) -> None:
+        if place < self.counted and self.was is None:
+            self.was = self.counted_times()
+        self.steps[place:place] = (at, token, mark)
+
+    def counted_times(self) -> list[int]:
+        """Return when its events were, of those that the last report counted."""
+        return self.steps[0 : self.counted : 3] if self.was is None else self.was  # type: ignore
 
     def absorb(self, other: "OpenCase", tokens: Mapping[Token, Token]) -> int:
         """Put another one's events in, translated by `tokens`; return how many."""
@@ -59,7 +79,7 @@ class OpenCase:
         steps = other.steps
         for at, token, mark in zip(steps[0::3], steps[1::3], steps[2::3], strict=True):
             end = 3 * bisect_right(self.times(), at)  # type: ignore[type-var]
-            self.steps[end:end] = (at, tokens[token], mark)  # type: ignore[index]
+            self._insert(end, at, tokens[token], mark)  # type: ignore[index, arg-type]
         if other.ids:
             self.ids = (self.ids or set()) | other.ids
         if other.task is not None:
@@ -96,6 +116,14 @@ class Closed:
         """Remember another one's cases too."""
         self.older = self.older | other.older
         self.newer = self.newer | other.newer
+
+    def add_all(self, cases: list[Case]) -> None:
+        """Remember cases, in this order."""
+        if len(self.newer) + len(cases) <= REMEMBERED:
+            self.newer.update(cases)
+        else:
+            for case in cases:
+                self.add(case)
 
     def add(self, case: Case) -> None:
         """Remember a case; beyond two generations the elder is forgotten."""

@@ -87,7 +87,9 @@ class Odd(Exception):
 class Shape:
     """Where the fields are in all events of one shape, and what was read of their categories."""
 
-    __slots__ = ("categories", "duration", "inner", "keys", "known", "mark", "simple", "top")
+    __slots__ = (
+        *("categories", "duration", "framed", "inner", "keys", "known", "mark", "simple", "top"),
+    )
 
     def __init__(self, event: dict[str, object], data: dict[str, object], field: str) -> None:
         wanted = {*CATEGORIES, field}
@@ -95,6 +97,7 @@ class Shape:
         inner = [name for name in data if name in wanted]
         self.keys = tuple(event), tuple(data)
         self.categories = ("type", *top), ((inner[0], *inner) if inner else ())
+        self.framed = {"conversation_id", "timestamp", "data", *self.categories[0]}
         # What only a category tells, in the way that most events have it.
         self.simple = not {"id", "error", "task_type", "duration_ms"} & {*event, *data}
         # Two names at least, since a getter of one gives no tuple.
@@ -152,6 +155,19 @@ class EventReader:
             name = name_of(event, mark_of(event))
         duration = duration_of(event, data) if shape.duration else None
         return token, task, case, at, name, duration, error
+
+    def known(self, shape: Shape, event: dict[str, object]) -> Known | None:
+        """Return what the categories of an event of this shape say, if that is remembered.
+
+        Raises:
+            Odd: If they are none.
+            TypeError: If they are of a kind that cannot be.
+        """
+        data: dict[str, object] = event["data"]  # type: ignore[assignment]
+        key = shape.top(event) if shape.inner is None else (shape.top(event), shape.inner(data))
+        if key not in shape.known:
+            self._looked_up(shape, event, data)
+        return shape.known.get(key)
 
     def known_shape(self, event: dict[str, object], data: dict[str, object]) -> Shape | None:
         """Return where the fields of such events are, if that is or can be remembered."""
@@ -425,7 +441,10 @@ def mark_of(content: object) -> int:
         raise Odd("wrong_type") from None
     if len(written) > SIZE:
         raise Odd("oversized")
-    return crc32(written.encode("utf-8", "surrogatepass"))
+    try:
+        return crc32(written.encode())
+    except UnicodeEncodeError:  # what half a character looks like, to a user's own object
+        return crc32(written.encode("utf-8", "surrogatepass"))
 
 
 def name_of(event: Mapping[str, object], otherwise: int) -> int | str:

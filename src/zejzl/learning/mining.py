@@ -23,6 +23,7 @@ from zejzl.learning.exemplars import keep
 from zejzl.learning.outcome import EXECUTOR, FAILURE, OutcomeRule
 from zejzl.learning.patterns import Case, Patterns
 from zejzl.learning.sketch import MICROSECONDS
+from zejzl.learning.standing import Standing
 from zejzl.learning.variants import VARIANTS, Tally
 
 NEVER = 10**18  # µs; beyond all times that can be read
@@ -80,6 +81,7 @@ class Miner:
         self.faults = ErrorCounts()
         self.open: Open = Open()
         self.closed = Closed()
+        self.standing = Standing(outcome)  # open cases, as the last report counted them
         self.skipped: dict[str, int] = {}
         self.late = 0
         self.evicted = 0
@@ -103,6 +105,7 @@ class Miner:
     def _learn(self, events: Iterable[object], horizon: int | None) -> None:
         read = self.reader.read
         known = self.open.get
+        changed = self.standing.changed.add
         idle = self._idle
         for event in events:
             try:
@@ -123,6 +126,8 @@ class Miner:
                 self.late += 1
                 self._close(held)
                 continue
+            if held.counted:
+                changed(held)
             steps = held.steps
             if mark.__class__ is int and (not steps or steps[-3] < at):  # type: ignore[operator]
                 steps += (at, token, mark)  # as `add` does, without the call
@@ -150,8 +155,15 @@ class Miner:
 
     def finish(self) -> None:
         """Close all open cases: the log is complete, and what comes later is late."""
-        for held in [*self.open.values()]:
-            self._close(held)
+        cases = [*self.open.values()]
+        self.open.clear()
+        self.standing = Standing(self.outcome)
+        self.held = 0
+        self.closed.add_all([held.case for held in cases])
+        for held in cases:
+            if held.case is None:
+                self.unnamed_until = max(self.unnamed_until, held.times()[-1])
+            self.tally.add(held.case, held.task, held.times(), held.tokens())
 
     def patterns(self) -> Patterns:
         """Return all that is known; open cases are counted as they stand."""
@@ -160,9 +172,8 @@ class Miner:
         if self.open:
             tally = Tally(self.outcome, self.tally.most)
             tally.merge(self.tally)
-            for held in self.open.values():
-                tally.add(held.case, held.task, held.times(), held.tokens())
-            tally.settle()
+            self.standing.count(self.open)
+            self.standing.add_to(tally)
         tokens = [token for token in self.reader.tokens.values() if token.n]
         variants = picture.paths(tally)
         outcomes = picture.outcomes(tally)
@@ -215,6 +226,8 @@ class Miner:
         self.unnamed_until = max(self.unnamed_until, other.unnamed_until)
         for theirs in other.open.values():
             held = self.open.get(theirs.case) or self._begin(theirs.case)
+            if held.counted:
+                self.standing.changed.add(held)
             self.held += held.absorb(theirs, own)
 
     def to_json(self) -> dict[str, object]:
@@ -256,6 +269,8 @@ class Miner:
     def _close(self, held: OpenCase) -> None:
         del self.open[held.case]
         self.closed.add(held.case)
+        if held.counted:
+            self.standing.remove(held)
         self.held -= len(held.steps) // 3
         if held.case is None:
             self.unnamed_until = max(self.unnamed_until, held.times()[-1])

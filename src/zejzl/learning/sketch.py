@@ -40,6 +40,16 @@ class Sketch:
         self.counts[bucket] = self.counts.get(bucket, 0) + 1
         self.total += duration
 
+    def remove(self, duration: int) -> None:
+        """Count a duration no longer that was counted."""
+        bucket = bisect_right(EDGES, duration)
+        left = self.counts[bucket] - 1
+        if left:
+            self.counts[bucket] = left
+        else:
+            del self.counts[bucket]
+        self.total -= duration
+
     def merge(self, other: "Sketch") -> None:
         """Add what another one counted."""
         counts = self.counts

@@ -76,14 +76,30 @@ class Trait:
         self.failed: Kept = []
 
 
+class Facts:
+    """What follows from a task type and tokens alone."""
+
+    __slots__ = ("activities", "features", "loops", "outcome", "rework", "task")
+
+    def __init__(self, rule: OutcomeRule | None, key: Key) -> None:
+        self.task: str | None = key[0]  # type: ignore[assignment]
+        tokens: tuple[Token, ...] = key[1:]  # type: ignore[assignment]
+        self.activities = tuple([token.activity for token in tokens])
+        choose = decide if rule is None else rule.decide
+        self.outcome, cut = choose(self.activities, [token.vote for token in tokens])
+        self.rework = [(name, n - 1) for name, n in Counter(self.activities).items() if n > 1]
+        self.loops = [*Counter(_loops(self.activities)).items()]
+        self.features = _features(self.task, self.activities[:cut], tokens[:cut])
+
+
 class Shared:
     """Where the cases of one profile are counted: the same for all of them."""
 
     __slots__ = ("activities", "ends", "loops", "outcome", "rework", "traits", "way")
 
-    def __init__(self, outcome: int, activities: tuple[str, ...], way: Way | None) -> None:
-        self.outcome = outcome
-        self.activities = tuple(dict.fromkeys(activities))
+    def __init__(self, facts: Facts, way: Way | None) -> None:
+        self.outcome = facts.outcome
+        self.activities = tuple(dict.fromkeys(facts.activities))
         self.way = way
         self.ends: list[Ends] = []
         self.rework: list[tuple[Repeat, int]] = []
@@ -91,14 +107,12 @@ class Shared:
         self.traits: list[Trait] = []  # only of those that failed, for exemplars
 
 
-class Profile:
-    """Cases with the same tokens and task type, since they were settled last."""
+class Counted:
+    """Cases that differ in nothing but times."""
 
-    __slots__ = ("firsts", "last", "links", "n", "shared", "took")
+    __slots__ = ("firsts", "last", "n", "took")
 
-    def __init__(self, links: list[Link]) -> None:
-        self.links = links
-        self.shared: Shared | None = None
+    def __init__(self) -> None:
         self.renew()
 
     def renew(self) -> None:
@@ -107,6 +121,17 @@ class Profile:
         self.last = NEVER
         self.took = Sketch()
         self.firsts: Kept = []
+
+
+class Profile(Counted):
+    """Cases with the same tokens and task type, since they were settled last."""
+
+    __slots__ = ("links", "shared")
+
+    def __init__(self, links: list[Link]) -> None:
+        super().__init__()
+        self.links = links
+        self.shared: Shared | None = None
 
 
 class Tally:
@@ -143,11 +168,7 @@ class Tally:
 
     def enter(self, case: Case, key: Key, start: int, end: int) -> Profile:
         """Count a case, save for its edges, and return its profile."""
-        profile = self.profile(key)
-        if not profile.n:
-            if len(self._touched) >= TOUCHED:
-                self.settle()
-            self._touched.append((key, profile))
+        profile = self.touch(key)
         profile.n += 1
         profile.took.add(end - start)
         if end > profile.last:
@@ -155,6 +176,15 @@ class Tally:
         firsts = profile.firsts
         if len(firsts) < MOST or start <= firsts[-1][0]:
             keep(firsts, start, case)
+        return profile
+
+    def touch(self, key: Key) -> Profile:
+        """Return the profile of a task type and tokens, in which cases are now counted."""
+        profile = self.profile(key)
+        if not profile.n:
+            if len(self._touched) >= TOUCHED:
+                self.settle()
+            self._touched.append((key, profile))
         return profile
 
     def profile(self, key: Key) -> Profile:
@@ -173,41 +203,47 @@ class Tally:
         return found
 
     def link(self, source: str, target: str, agent: str | None) -> Link:
-        return _at(self.links, (source, target, agent), (OTHERS, OTHERS, None), Link)
+        return row(self.links, (source, target, agent), (OTHERS, OTHERS, None), Link)
 
     def settle(self) -> None:
         """Count what the cases of each profile share."""
         for key, profile in self._touched:
             if profile.shared is None:
-                profile.shared = self._shared(key[0], key[1:])  # type: ignore[arg-type]
+                profile.shared = self._shared(Facts(self.rule, key))
             self._settle(profile, profile.shared)
             profile.renew()
         self._touched.clear()
 
-    def _shared(self, task: str | None, tokens: tuple[Token, ...]) -> Shared:
-        activities = tuple([token.activity for token in tokens])
-        choose = decide if self.rule is None else self.rule.decide
-        outcome, cut = choose(activities, [token.vote for token in tokens])
-        shared = Shared(outcome, activities, self.way(activities))
+    def add_counted(self, facts: Facts, cases: Counted) -> None:
+        """Add cases of one task type and tokens, save for their edges."""
+        self._settle(cases, self._shared(facts))
+
+    def add_link(self, key: tuple[str, str, str | None], link: Link) -> None:
+        """Add what was counted of an edge."""
+        own = self.link(*key)
+        own.took.merge(link.took)
+        keep_all(own.slowest, link.slowest)
+
+    def _shared(self, facts: Facts) -> Shared:
+        shared = Shared(facts, self.way(facts.activities))
+        task = facts.task
         shared.ends.append(self.tasks.setdefault(task, [0, 0, 0]))
-        for activity, times in Counter(activities).items():
-            if times > 1:
-                again = self.rework.setdefault(activity, Repeat())
-                shared.rework.append((again, times - 1))
-        for pair, times in Counter(_loops(activities)).items():
-            loop = _at(self.loops, pair, (OTHERS, OTHERS), Repeat)
+        for activity, times in facts.rework:
+            shared.rework.append((self.rework.setdefault(activity, Repeat()), times))
+        for pair, times in facts.loops:
+            loop = row(self.loops, pair, (OTHERS, OTHERS), Repeat)
             shared.loops.append((loop, times))
         traits = [
-            _at(self.traits, name, (name[0], (OTHERS,) * len(name[1])), Trait)
-            for name in _features(task, activities[:cut], tokens[:cut])
+            row(self.traits, name, (name[0], (OTHERS,) * len(name[1])), Trait)
+            for name in facts.features
         ]
         shared.ends += [trait.ends.setdefault(task, [0, 0, 0]) for trait in traits]
-        shared.traits = traits if outcome == FAILURE else []
+        shared.traits = traits if shared.outcome == FAILURE else []
         return shared
 
-    def _settle(self, profile: Profile, shared: Shared) -> None:
-        n, firsts = profile.n, profile.firsts
-        self.took.merge(profile.took)
+    def _settle(self, cases: Counted, shared: Shared) -> None:
+        n, firsts = cases.n, cases.firsts
+        self.took.merge(cases.took)
         for ends in shared.ends:
             ends[shared.outcome] += n
         for activity in shared.activities:
@@ -217,8 +253,8 @@ class Tally:
             self.others += n
         else:
             way.ends[shared.outcome] += n
-            way.took.merge(profile.took)
-            way.last = max(way.last, profile.last)
+            way.took.merge(cases.took)
+            way.last = max(way.last, cases.last)
             keep_all(way.firsts, firsts)
         for again, times in chain(shared.rework, shared.loops):
             _count(again, times, n, firsts)
@@ -255,20 +291,18 @@ class Tally:
             way.last = max(way.last, theirs.last)
             keep_all(way.firsts, theirs.firsts)
         for key, link in other.links.items():
-            own = self.link(*key)
-            own.took.merge(link.took)
-            keep_all(own.slowest, link.slowest)
+            self.add_link(key, link)
         for activity, rework in other.rework.items():
             _add(self.rework.setdefault(activity, Repeat()), rework)
         for pair, loop in other.loops.items():
-            _add(_at(self.loops, pair, (OTHERS, OTHERS), Repeat), loop)
+            _add(row(self.loops, pair, (OTHERS, OTHERS), Repeat), loop)
         for name, trait in other.traits.items():
-            mine = _at(self.traits, name, (name[0], (OTHERS,) * len(name[1])), Trait)
+            mine = row(self.traits, name, (name[0], (OTHERS,) * len(name[1])), Trait)
             _add_ends(mine.ends, trait.ends)
             keep_all(mine.failed, trait.failed)
 
 
-def _at(table: dict[K, V], key: K, other: K, make: Callable[[], V]) -> V:
+def row(table: dict[K, V], key: K, other: K, make: Callable[[], V]) -> V:
     """Return a row of a table; the one for all others where there is no room for a new one."""
     found = table.get(key)
     if found is None:
