@@ -1,13 +1,14 @@
 """The actor: order, breakers, deadlines, budget, and nothing lost or made up."""
 
 import asyncio
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from tests.driving import finished, make_bus
 from zejzl.agents.actor import ActorAgent
-from zejzl.agents.models import NeedsModel
+from zejzl.agents.models import NeedsModel, ask
 from zejzl.agents.plans import PlanRefused
 from zejzl.agents.tools import Desk
 from zejzl.magic import CircuitBreakerState
@@ -236,6 +237,30 @@ async def test_a_tool_that_cancels_itself_fails_alone() -> None:
     assert found["b"]["status"] == "done"
 
 
+class Own(BaseException):
+    """No Exception: most code does not catch it."""
+
+
+@pytest.mark.parametrize("raised", [Own("mine"), SystemExit("bye")], ids=repr)
+async def test_whatever_a_tool_raises_is_its_own_failure(raised: BaseException) -> None:
+    actor = ActorAgent()
+
+    @actor.tool
+    async def odd() -> None:
+        raise raised
+
+    @actor.tool
+    async def fine() -> int:
+        await asyncio.sleep(0)
+        return 1
+
+    found = await act(actor, step("a", "odd"), step("b", "fine"))
+
+    assert found["a"]["status"] == "failed"
+    assert f"tool 'odd' raised {type(raised).__name__}" in str(found["a"]["error"])
+    assert found["b"]["result"] == 1
+
+
 async def test_what_reaches_beyond_what_is_allowed_is_not_called() -> None:
     called = []
 
@@ -439,7 +464,34 @@ async def test_a_model_is_not_shown_more_than_it_could_read() -> None:
         ask = step("a", "ask_model", prompt="hello", context="x" * 300_000)
         found = await act(ActorAgent(bus), ask)
 
-    assert "the data for the model has 300002 characters" in str(found["a"]["error"])
+    assert "the data for the model has more than 200000 characters" in str(found["a"]["error"])
+
+
+@pytest.mark.parametrize("piece", ["x" * 1_000_000, ["x"] * 200_000, {"x": 1}], ids=type)
+async def test_data_for_a_model_is_weighed_before_it_is_written(piece: object) -> None:
+    clock = FakeClock()
+
+    async with make_bus(clock) as bus:
+        await bus.register_provider("m", ScriptedProvider(["x"], clock=clock))
+        tracemalloc.start()
+        with pytest.raises(ValueError, match="more than 200000 characters"):
+            await ask(bus, "hello", context=[piece] * 800 * 100)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+    assert most < 2_000_000
+
+
+async def test_data_that_is_no_json_is_not_shown_to_a_model() -> None:
+    clock = FakeClock()
+    loop: list[object] = []
+    loop.append(loop)
+
+    async with make_bus(clock) as bus:
+        await bus.register_provider("m", ScriptedProvider(["x"], clock=clock))
+        for wrong in (loop, 10**5000):
+            with pytest.raises(ValueError, match=r"no JSON|characters"):
+                await ask(bus, "hello", context=wrong)
 
 
 async def test_an_execution_is_told_on_the_bus() -> None:

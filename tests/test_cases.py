@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,3 +41,16 @@ def test_the_cases_closed_last_are_remembered_and_no_more_than_twice_as_many() -
     assert str(4 * REMEMBERED) in closed
     assert "0" not in closed
     assert len(closed.newer) + len(closed.older) <= 2 * REMEMBERED
+
+
+@pytest.mark.parametrize("size", [1, 1_000, REMEMBERED + 1])
+def test_cases_closed_together_are_remembered_as_one_by_one(size: int) -> None:
+    names: list[str | None] = [str(number) for number in range(3 * REMEMBERED)]
+    together, singly = Closed(), Closed()
+
+    for start in range(0, len(names), size):
+        together.add_all(names[start : start + size])
+    for name in names:
+        singly.add(name)
+
+    assert (together.newer, together.older) == (singly.newer, singly.older)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from zejzl.ports import Memory
 from zejzl.stores import InMemoryStore, SqliteStore, memory_tables
 from zejzl.stores import statements as sql
 from zejzl.stores.connection import APPLICATION_ID
-from zejzl.stores.memories import Shelf, Wanted, line_of, words_of
+from zejzl.stores.memories import LONGEST_QUERY, MOST_WORDS, Shelf, Wanted, line_of, words_of
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -257,10 +258,35 @@ async def test_a_memory_of_no_time_hides_no_other(store: SqliteStore, path: Path
 
 
 async def test_a_query_of_very_many_words_is_still_a_search(store: SqliteStore) -> None:
-    words = " ".join(f"w{n}" for n in range(20_000))
+    words = " ".join(f"w{n}" for n in range(MOST_WORDS))
     await store.remember([memory(text=words), memory("2", "w1")])
 
     assert ids(await store.recall(text=words)) == ["1"]
+    with pytest.raises(ValueError, match=f"has {MOST_WORDS + 1} words, {MOST_WORDS} may be"):
+        await store.recall(text=f"{words} more")
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "problem"),
+    [
+        ({"type": 5}, TypeError, "type must be text, not int"),
+        ({"text": 5}, TypeError, "text must be text, not int"),
+        ({"conversation_id": 5}, TypeError, "conversation_id must be text, not int"),
+        ({"since": "today"}, TypeError, "since must be a datetime, not str"),
+        ({"until": 5}, TypeError, "until must be a datetime, not int"),
+        ({"limit": -1}, ValueError, "limit must be 0 or more"),
+        ({"limit": "all"}, TypeError, "limit must be a whole number"),
+        ({"text": "x" * (LONGEST_QUERY + 1)}, ValueError, "characters"),
+    ],
+    ids=range(8),
+)
+async def test_a_recall_of_what_cannot_be_is_refused(
+    store: SqliteStore, asked: dict[str, Any], error: type[Exception], problem: str
+) -> None:
+    for each in (store, InMemoryStore()):
+        await each.open()
+        with pytest.raises(error, match=problem):
+            await each.recall(**asked)
 
 
 @pytest.mark.parametrize(

@@ -482,9 +482,11 @@ async def test_a_page_is_fetched_where_that_is_allowed() -> None:
         ("naïve".encode(), "text/html; charset=ascii", "naïve", "utf-8"),
         (b"a", "text/html; charset=punycode", "a", "utf-8"),
         (b"a", "text/html; charset=base64", "a", "utf-8"),
+        (rb"a\n", "text/html; charset=unicode-escape", r"a\n", "utf-8"),
+        (rb"\u0061", "text/html; charset=raw-unicode-escape", r"\u0061", "utf-8"),
         ("naïve".encode("utf-16"), "text/html", "naïve", "utf-16"),
     ],
-    ids=["as it says", "unknown", "wrong", "slow", "no text", "mark"],
+    ids=["as it says", "unknown", "wrong", "slow", "no text", "escapes", "raw escapes", "mark"],
 )
 async def test_a_page_is_text_as_its_server_says_or_as_it_looks(
     content: bytes, type: str, text: str, encoding: str
@@ -507,9 +509,10 @@ async def test_a_page_that_cannot_be_had_is_told() -> None:
         large=answer(b"x" * 101),
         endless=redirect("/endless"),
         file=redirect("file:///etc/passwd"),
+        nowhere=answer(b"moved", status=302),
         broken=broken,
     ) as base:
-        names = ["missing", "picture", "large", "endless", "file", "broken"]
+        names = ["missing", "picture", "large", "endless", "file", "nowhere", "broken"]
         data = await seen({"urls": [f"{base}/{name}" for name in names]}, urls=True, largest=100)
 
     why = reasons(data)
@@ -519,6 +522,7 @@ async def test_a_page_that_cannot_be_had_is_told() -> None:
     assert why["large"] == "more than 100 bytes"
     assert why["endless"] == "more than 3 redirects"
     assert "file:///etc/passwd" in why["file"]
+    assert why["nowhere"] == "the server says 302"
     assert "disconnected" in why["broken"].lower()
 
 

@@ -1,6 +1,7 @@
 """Plans: what can be performed is accepted, everything else is named."""
 
 import json
+import tracemalloc
 from dataclasses import fields
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zejzl.agents.plans import (
+    LARGEST_INPUTS,
     LONGEST_TEXT,
     MOST_SUBTASKS,
     Plan,
@@ -114,6 +116,17 @@ def test_only_so_many_subtasks_and_so_deep_inputs_are_accepted() -> None:
         Plan.of([subtask(inputs={"x": "y" * 3_000_000})])
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 10**5000], ids=["∞", "nan", "large"])
+def test_inputs_that_no_journal_could_keep_are_refused(value: object) -> None:
+    with pytest.raises(PlanRefused, match="inputs are no JSON"):
+        Plan.of([subtask(inputs={"x": [value]})])
+
+
+def test_a_description_that_no_journal_could_keep_is_refused() -> None:
+    with pytest.raises(PlanRefused, match="description"):
+        Plan.of([subtask(description="\ud800")])
+
+
 def test_an_error_tells_the_first_five_problems_and_how_many_there_are() -> None:
     with pytest.raises(PlanRefused) as refused:
         Plan.of([{"id": str(n)} for n in range(20)])
@@ -146,6 +159,21 @@ def test_a_reference_is_replaced_by_what_was_found() -> None:
         resolved({"result_of": "a", "at": "files.2"}, results)
 
 
+def test_what_an_input_would_grow_to_has_a_limit() -> None:
+    result = {"files": ["x" * 99] * 10_000}
+    whole, part = {"result_of": "a"}, {"result_of": "a", "at": "files.*"}
+
+    tracemalloc.start()
+    for many in ([whole] * 10_000, [part] * 10_000):
+        with pytest.raises(ValueError, match=f"more than {LARGEST_INPUTS} characters"):
+            resolved(many, {"a": result})
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert most < 5_000_000
+    assert resolved([whole, whole], {"a": result}) == [result, result]
+
+
 def test_a_plan_is_found_in_whatever_a_model_writes_around_it() -> None:
     answer = f"Sure! Here it is:\n```json\n{json.dumps({'subtasks': [subtask()]})}\n```\nEnjoy."
 
@@ -158,6 +186,16 @@ ANSWERS = {
     "another object": ('{"plan": []}', 'no "subtasks"'),
     "deep nesting": ('{"subtasks": ' + "[" * 100_000, "no JSON"),
     "deep objects": ('{"a":' * 30_000, "no JSON"),
+    "infinity": ('{"subtasks": [{"id": "a", "tool": "read", "inputs": {"x": 1e999}}]}', "no JSON"),
+    "a number of many digits": ('{"subtasks": ' + "9" * 9_999, "no JSON"),
+    "a deep enum": (
+        '{"subtasks": [{"id": "a", "tool": "x", "expected": [{"rule": "schema", "schema": '
+        + '{"enum": '
+        + "[" * 500
+        + "]" * 500
+        + "}}]}]}",
+        "nested deeper",
+    ),
     "not a number": ('{"subtasks": [{"id": NaN}]}', "no JSON"),
     "ten megabytes": ('{"subtasks": [' + "x" * 10_000_000, "characters"),
     "braces inside": ("{{{{", "no JSON"),

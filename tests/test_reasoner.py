@@ -1,6 +1,7 @@
 """The reasoner: plans by a task's own structure, or by a model that is told what it got wrong."""
 
 import json
+import time
 from contextlib import suppress
 
 import pytest
@@ -66,6 +67,10 @@ CLAUSES: dict[str, tuple[str, dict[str, object]]] = {
         {"query": "then and; there", "folder": "notes"},
     ),
     "find word in notes/a.txt": ("search_text", {"query": "word", "path": "notes/a.txt"}),
+    "search for root in .": ("search_text", {"query": "root", "folder": "."}),
+    "search for root in the folder ..": ("search_text", {"query": "root", "folder": ".."}),
+    "list files in . ": ("list_files", {"folder": "."}),
+    "index the folder notes .": ("list_files", {"folder": "notes"}),
     "search for it": ("search_text", {"query": "it", "folder": ""}),
     "count the tokens in a.txt and b.txt": ("count_tokens", {"paths": ["a.txt", "b.txt"]}),
     'count tokens of "one. two"': ("count_tokens", {"text": "one. two"}),
@@ -82,6 +87,21 @@ def test_a_verb_names_its_tool(clause: str, expected: tuple[str, dict[str, objec
     [subtask] = plan(clause).subtasks
 
     assert (subtask.tool, subtask.inputs) == expected
+
+
+def test_a_sentence_that_ends_in_this_folder_ends_there() -> None:
+    found = shape("search for root in . Then list notes. Count tokens of a.txt")
+
+    assert [each[1] for each in found] == ["search_text", "list_files", "count_tokens"]
+
+
+def test_an_unclosed_quote_costs_no_more_than_its_length() -> None:
+    started = time.process_time()
+
+    with suppress(PlanRefused, NeedsModel):
+        plan("“" * 19_999)
+
+    assert time.process_time() - started < 0.3
 
 
 def test_each_file_in_a_folder_is_listed_first() -> None:
@@ -260,7 +280,26 @@ async def test_a_plan_uses_the_tools_that_there_are() -> None:
 
 
 @pytest.mark.parametrize(
-    "part", [" ", "a ", "to a", "'", "and ", "then ", ",", "\n", ". ", "the of "]
+    "part",
+    [
+        "“",
+        "«",
+        "`",
+        '"',
+        "'a",
+        "“'a",
+        " . in",
+        " ",
+        "a ",
+        "to a",
+        "'",
+        "and ",
+        "then ",
+        ",",
+        "\n",
+        ". ",
+        "the of ",
+    ],
 )
 def test_no_task_takes_long_to_split(part: str) -> None:
     with suppress(PlanRefused, NeedsModel):

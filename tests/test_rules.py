@@ -1,5 +1,6 @@
 """Rules: each says yes to what it describes, no to the rest, and where."""
 
+import json
 import time
 from contextlib import suppress
 
@@ -7,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zejzl.agents.plans import Plan, PlanRefused
 from zejzl.agents.regexes import check_pattern, matches
-from zejzl.agents.rules import Expectation, breaches
-from zejzl.agents.schemas import check_schema, schema_problems, type_of
+from zejzl.agents.rules import Expectation, breaches, shown
+from zejzl.agents.schemas import check_schema, larger, schema_problems, type_of
 
 
 def told(expected: Expectation, value: object) -> list[tuple[str, str]]:
@@ -211,3 +213,89 @@ def test_what_json_has_no_word_for_is_called_by_its_type() -> None:
 def test_a_rule_that_lacks_what_it_needs_is_refused(rule: str) -> None:
     with pytest.raises(ValueError, match=f"rule '{rule}' needs"):
         Expectation(rule=rule)  # type: ignore[arg-type]
+
+
+# What cannot be weighed ------------------------------------------------------------------------
+
+HUGE = 2**4000
+
+
+def deep(levels: int) -> object:
+    value: object = "x"
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def test_a_whole_number_of_any_size_is_compared() -> None:
+    rule = Expectation(rule="range", at_least=1, at_most=10)
+    schema = {"minimum": 1, "maximum": 10}
+
+    assert told(Expectation(rule="range", at_least=1), HUGE) == []
+    assert told(rule, HUGE) == [("", "it is a whole number of 4001 bits, more than 10")]
+    assert told(rule, -HUGE) == [("", "it is a whole number of 4001 bits, less than 1")]
+    assert schema_problems(schema, HUGE) == [
+        ("", "maximum is 10, and it has a whole number of 4001 bits")
+    ]
+    assert schema_problems({"maximum": HUGE}, HUGE + 1) == [
+        ("", "maximum is a whole number of 4001 bits, and it has a whole number of 4001 bits")
+    ]
+
+
+@pytest.mark.parametrize("bound", ["nan", "inf", float("nan"), float("-inf")])
+@pytest.mark.parametrize("side", ["at_least", "at_most"])
+def test_a_bound_is_a_finite_number(side: str, bound: object) -> None:
+    with pytest.raises(PlanRefused, match=f"{side} must be a finite number"):
+        Plan.of([{"id": "a", "tool": "x", "expected": [{"rule": "range", side: bound}]}])
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"rule": "one_of", "one_of": [float("inf")]},
+        {"rule": "one_of", "one_of": [10**5000]},
+        {"rule": "schema", "schema": {"minimum": float("nan")}},
+        {"rule": "schema", "schema": {"enum": [float("inf")]}},
+        {"rule": "schema", "schema": {"enum": deep(5_000)}},
+        {"rule": "schema", "schema": {"title": deep(5_000)}},
+        {"rule": "schema", "schema": {"enum": [{1, 2}]}},
+        {"rule": "judge", "question": "is it \ud800?"},
+        {"rule": "pattern", "pattern": "\ud800"},
+        {"rule": "invariant", "name": "\ud800"},
+        {"rule": "type", "type": "text", "at": "\ud800"},
+    ],
+    ids=range(11),
+)
+def test_a_rule_that_could_not_be_written_down_is_refused(rule: dict[str, object]) -> None:
+    with pytest.raises(PlanRefused, match=r"subtasks.0.expected.0"):
+        Plan.of([{"id": "a", "tool": "x", "expected": [rule]}])
+
+
+def test_a_place_of_very_many_digits_is_not_there() -> None:
+    rule = Expectation(rule="type", at="9" * 5_000, type="text")
+
+    [(_, problem)] = told(rule, ["x"])
+
+    assert problem.startswith("the result has no element '999")
+    assert told(Expectation(rule="type", at="0", type="text"), ["x"]) == []
+
+
+@pytest.mark.parametrize("value", [deep(5_000), 10**5000, float("inf")], ids=["deep", "large", "∞"])
+def test_a_value_that_is_no_json_is_none_of_those_that_are_allowed(value: object) -> None:
+    assert len(told(Expectation(rule="one_of", one_of=(1,)), value)) == 1
+    assert len(schema_problems({"enum": [1]}, value)) == 1
+    assert shown(value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 9) | st.text("ab", max_size=9),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text("ab"), inner, max_size=5),
+)
+
+
+@given(JSON)
+def test_a_value_is_weighed_about_as_long_as_it_is_written(value: object) -> None:
+    length = len(json.dumps(value))
+
+    assert not larger(value, length)
+    assert larger(value, length // 5 - 1)

@@ -118,10 +118,71 @@ async def unknown(x: "Nowhere") -> None:  # type: ignore[name-defined]  # noqa: 
     pass
 
 
-@pytest.mark.parametrize("fn", [plain_function, untyped, many, positional, unfillable, unknown])
+async def unclosed(x: int) -> None:
+    pass
+
+
+async def failing(x: int) -> None:
+    pass
+
+
+unclosed.__annotations__["x"] = "int | ["
+failing.__annotations__["x"] = "1/0"
+
+
+async def two_desks(one: Desk, other: Desk) -> None:
+    pass
+
+
+async def desks(all: list[Desk]) -> None:
+    pass
+
+
+async def perhaps_desk(desk: Desk | str) -> None:
+    pass
+
+
+NO_TOOLS = [plain_function, untyped, many, positional, unfillable, unknown]
+NO_TOOLS += [unclosed, failing, two_desks, desks, perhaps_desk]
+
+
+@pytest.mark.parametrize("fn", NO_TOOLS)
 def test_a_function_that_a_plan_could_not_call_is_no_tool(fn: object) -> None:
     with pytest.raises(TypeError):
         Toolbox().add(fn)  # type: ignore[arg-type]
+
+
+async def test_a_parameter_may_have_any_name() -> None:
+    box = Toolbox()
+
+    async def odd(
+        model_config: int, _x: Annotated[int, Field(ge=0)], schema: int, model_fields_set: int = 3
+    ) -> list[int]:
+        return [model_config, _x, schema, model_fields_set]
+
+    box.add(odd)
+    described = box.get("odd").described()["inputs"]
+
+    assert await use(box, "odd", model_config=1, _x=2, schema=0) == [1, 2, 0, 3]
+    with pytest.raises(InputRefused, match="_x: Input should be greater"):
+        box.get("odd").checked({"model_config": 1, "_x": -2, "schema": 0})
+    with pytest.raises(InputRefused, match="p0: Extra inputs"):
+        box.get("odd").checked({"model_config": 1, "_x": 2, "schema": 0, "p0": 1})
+    assert isinstance(described, dict)
+    assert list(described["properties"]) == ["model_config", "_x", "schema", "model_fields_set"]
+
+
+async def test_a_desk_that_may_be_left_out_is_given_and_no_input() -> None:
+    box = Toolbox()
+
+    async def key(desk: Desk | None = None) -> str:
+        return "none" if desk is None else desk.key
+
+    box.add(key)
+
+    assert await use(box, "key") == "k"
+    with pytest.raises(InputRefused, match="desk: Extra inputs"):
+        box.get("key").checked({"desk": {"key": "stolen"}})
 
 
 def test_a_name_is_an_identifier_and_belongs_to_one() -> None:

@@ -1,5 +1,6 @@
 """The validator: says which rule does not hold, and where."""
 
+import asyncio
 import json
 
 import pytest
@@ -202,7 +203,17 @@ async def test_a_judge_that_is_not_clear_has_not_said_yes(answer: str) -> None:
 
 
 async def test_a_judge_is_not_shown_more_than_it_can_read() -> None:
-    assert "a judge is shown 20000" in (await judged('{"ok": true}', "x" * 30_000))[0]
+    for long in ("x" * 30_000, [1] * 9_000):
+        [note] = await judged('{"ok": true}', long)
+
+        assert "nobody could judge: the data for the model has more than 20000 characters" in note
+
+
+@pytest.mark.parametrize("result", ["\ud800", 10**5000, float("inf")], ids=["half", "large", "∞"])
+async def test_a_result_that_cannot_be_sent_is_not_judged(result: object) -> None:
+    [note] = await judged('{"ok": true}', result)
+
+    assert "nobody could judge" in note
 
 
 async def test_where_nobody_can_judge_it_is_not_valid() -> None:
@@ -238,3 +249,34 @@ async def test_a_validation_is_told_on_the_bus_with_its_outcome() -> None:
         told = json.loads((await inbox.get()).content)
 
     assert (told["type"], told["data"]["is_valid"]) == ("validation", False)
+
+
+@pytest.mark.parametrize("raised", [SystemExit("bye"), GeneratorExit(), ValueError("no")], ids=str)
+async def test_whatever_an_invariant_raises_is_a_breach(raised: BaseException) -> None:
+    validator = ValidatorAgent()
+
+    @validator.invariant("well")
+    def well(value: object) -> bool:
+        raise raised
+
+    rule = {"rule": "invariant", "name": "well"}
+    work = execution({"id": "a", "expected": [rule]}, results=[{"id": "a", "result": 1}])
+
+    [note] = await notes(work, validator)
+
+    assert f"well raised {type(raised).__name__}" in note
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), asyncio.CancelledError()], ids=repr)
+async def test_an_end_from_outside_is_no_breach(raised: BaseException) -> None:
+    validator = ValidatorAgent()
+
+    @validator.invariant("well")
+    def well(value: object) -> bool:
+        raise raised
+
+    rule = {"rule": "invariant", "name": "well"}
+    work = execution({"id": "a", "expected": [rule]}, results=[{"id": "a", "result": 1}])
+
+    with pytest.raises(type(raised)):
+        await notes(work, validator)

@@ -136,6 +136,8 @@ class MemoryAgent(Agent):
         if inspect.iscoroutinefunction(filter_fn):
             raise TypeError("filter_fn must be a plain function, not an async one")
         most = self._keep if limit is None else limit
+        if isinstance(most, bool) or not isinstance(most, int) or most < 0:
+            raise ValueError(f"limit must be a whole number from 0, not {limit!r}")
         found = await self._find(
             type=type,
             conversation_id=conversation_id,

@@ -59,7 +59,7 @@ async def _fetched(url: str, reading: Reading) -> dict[str, object]:
         aiohttp.ClientSession(timeout=unlimited, cookie_jar=aiohttp.DummyCookieJar()) as session,
         session.get(url, max_redirects=MOST_REDIRECTS) as response,
     ):
-        if not response.ok:
+        if not 200 <= response.status < 300:  # a redirect to nowhere is no page
             raise ValueError(f"the server says {response.status}")
         content = await _content(response, reading)
         text, encoding = _text(content, response.charset)
@@ -88,7 +88,7 @@ def _text(content: bytes, charset: str | None) -> tuple[str, str]:
     if charset is not None:
         try:
             name = codecs.lookup(charset).name
-            if name not in _NO_PAGES:
+            if name.replace("-", "_") not in _NO_PAGES:
                 text = content.decode(name)
                 text.encode()  # some encodings let half a character through
                 return text, name

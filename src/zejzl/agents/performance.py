@@ -23,8 +23,14 @@ MOST_RESULTS = 8_000_000  # characters of JSON of all results together
 _ASKED_WRONG = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 _WRONG_NUMBERS = (errno.EFBIG, errno.EINVAL, errno.ENAMETOOLONG)
 
+_FROM_OUTSIDE = (KeyboardInterrupt, asyncio.CancelledError, GeneratorExit)
+
 Result = dict[str, object]
 OnResult = Callable[[Result], Awaitable[object]]
+
+
+class ToolBroke(RuntimeError):
+    """A tool raised what would end more than itself."""
 
 
 class Performance:
@@ -155,6 +161,11 @@ class Performance:
             ):
                 raise
             return _Wrong(wrong)  # it says nothing about the tool's health
+        except (Exception, *_FROM_OUTSIDE):
+            raise
+        except BaseException as odd:  # such as SystemExit: a tool ends nothing but itself
+            problem = f"tool {tool.name!r} raised {type(odd).__name__}: {words(odd)}"
+            raise ToolBroke(problem) from odd
 
     async def _again(
         self, tool: Tool, breaker: CircuitBreaker, failure: Exception, tries: int

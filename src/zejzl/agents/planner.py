@@ -19,7 +19,14 @@ from zejzl.agents.rules import Expectation
 LONGEST_TASK = 20_000
 
 _ITEM = re.compile(r"^(?:(?P<number>\d{1,3}[.)])|[-*•])\s+(?P<text>\S.*)$")
-_QUOTED = re.compile(r"\"([^\"]*)\"|'([^']*)'(?!\w)|`([^`]*)`|“([^”]*)”|«([^»]*)»")
+_CLOSES = {'"': '"', "'": "'", "`": "`", "“": "”", "«": "»"}
+_QUOTE = re.compile(f"[{''.join(_CLOSES)}]")
+# A folder that is written as a dot, and not the dot that ends a sentence.
+_HERE = re.compile(
+    r"\b(?P<lead>(?:in|within|under|below|of|folder|directory|index|list|scan)\s+)"
+    r"(?P<where>\.{1,2}/?)(?P<ends>(?=\s(?-i:[A-Z])))?(?=[\s,;!?]|$)",
+    re.IGNORECASE,
+)
 _BREAK = re.compile(
     r"(?P<after>\s*[,;.]?\s*\b(?:and\s+then|then|afterwards|finally)\b[\s,]*|[.!?]\s+(?=\S)|\n+)"
     r"|(?P<beside>\s*;\s*|\s*,\s*(?:and\s+)?|\s+and\s+)"
@@ -63,13 +70,21 @@ def split(task: str) -> list[Clause]:
         raise PlanRefused(f"the task has {len(task)} characters, {LONGEST_TASK} may be")
     quoted: list[str] = []
 
-    def mark(found: re.Match[str]) -> str:
-        quoted.append(next(each for each in found.groups() if each is not None))
+    def mark(text: str) -> str:
+        quoted.append(text)
         return f"{_MARK}{len(quoted) - 1}{_MARK}"
 
+    text = "".join(
+        mark(piece) if inside else piece for piece, inside in _pieces(task.replace(_MARK, ""))
+    )
     # Long runs of blanks would cost the patterns below a power of their length.
-    text = _QUOTED.sub(mark, task.replace(_MARK, ""))
     text = "\n".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
+    text = _HERE.sub(
+        lambda found: (
+            f"{found['lead']}{mark(found['where'])}{'' if found['ends'] is None else '.'}"
+        ),
+        text,
+    )
     items = [found for line in text.splitlines() if (found := _ITEM.match(line))]
     parts: list[tuple[str, bool]] = []
     if items:
@@ -86,12 +101,31 @@ def split(task: str) -> list[Clause]:
     return clauses
 
 
+def _pieces(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield (piece, whether it stood in quotes); each character is looked at once or twice."""
+    start = place = 0
+    unclosed = set[str]()  # what is not closed once is not closed further on
+    while opened := _QUOTE.search(text, place):
+        place, closing = opened.end(), _CLOSES[opened[0]]
+        end = -1 if closing in unclosed else text.find(closing, place)
+        if end < 0:
+            unclosed.add(closing)
+        elif closing != "'" or not _is_letter(text[end + 1 : end + 2]):  # an apostrophe
+            yield text[start : opened.start()], False
+            yield text[place:end], True
+            start = place = end + 1
+    yield text[start:], False
+
+
+def _is_letter(text: str) -> bool:
+    return text.isalnum() or text == "_"
+
+
 def _clauses(text: str) -> Iterator[tuple[str, bool]]:
     """Yield (clause, whether it comes after the one before); a verb begins each."""
     start, after = 0, True
     for found in _BREAK.finditer(text):
-        rest = text[found.end() :]
-        if found["beside"] and not _VERB.match(rest):
+        if found["beside"] and not _VERB.match(text, found.end()):
             continue  # "a.txt and b.txt" is one thing to do
         if not text[start : found.start()].strip():
             continue

@@ -11,14 +11,16 @@ over before, without its result being used. Whoever wrote a plan, it is checked 
 """
 
 import json
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, NoReturn
 
 from zejzl.agents.rules import Expectation, places
 from zejzl.agents.schemas import shallow
+from zejzl.events import check_text
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -27,6 +29,7 @@ MOST_SUBTASKS = 200
 LONGEST_NAME = 64
 LONGEST_TEXT = 200_000  # characters of a plan as a model writes it
 LONGEST_VALUE = 2_000_000  # characters of one subtask as JSON
+LARGEST_INPUTS = 16_000_000  # characters of one subtask's inputs, with the results in them
 DEEPEST = 40  # levels of lists and objects in an input
 MOST_TOLD = 5  # problems that an error names
 
@@ -75,7 +78,12 @@ class Subtask:
                 raise ValueError(f"a name has 1 to {LONGEST_NAME} printable ASCII characters")
         if not shallow(self.inputs, DEEPEST):
             raise ValueError(f"inputs are nested deeper than {DEEPEST} levels")
-        if len(json.dumps(self.inputs, default=str)) > LONGEST_VALUE:
+        check_text("description", self.description)
+        try:
+            size = len(json.dumps(self.inputs, default=str, allow_nan=False))
+        except ValueError as problem:
+            raise ValueError(f"inputs are no JSON: {problem}") from None
+        if size > LONGEST_VALUE:
             raise ValueError(f"inputs are longer than {LONGEST_VALUE} characters")
         found = dict.fromkeys((*self.needs, *references(self.inputs)))
         object.__setattr__(self, "needs", tuple(found))
@@ -233,20 +241,45 @@ def resolved(value: object, results: Mapping[str, object]) -> object:
 
     Raises:
         LookupError: If a result has no such part.
+        ValueError: If it would have more than 16,000,000 characters as JSON.
     """
-    if is_reference(value):
-        assert isinstance(value, Mapping)
-        id, at = str(value["result_of"]), str(value.get("at", ""))
-        try:
-            found = [each for _, each in places(results[id], at)]
-        except LookupError as nowhere:
-            raise LookupError(f"the result of {id!r}: {nowhere.args[0]}") from None
-        return found if "*" in at.split(".") else found[0]
-    if isinstance(value, Mapping):
-        return {key: resolved(each, results) for key, each in value.items()}
-    if isinstance(value, list):
-        return [resolved(each, results) for each in value]
-    return value
+    return _Filling(results).of(value)
+
+
+class _Filling:
+    """Puts results into inputs; what is referred to often is looked up and weighed once."""
+
+    def __init__(self, results: Mapping[str, object]) -> None:
+        self._results = results
+        self._left = LARGEST_INPUTS
+        self._known: dict[tuple[str, str], tuple[object, int]] = {}
+
+    def of(self, value: object) -> object:
+        if is_reference(value):
+            assert isinstance(value, Mapping)
+            return self._found(str(value["result_of"]), str(value.get("at", "")))
+        if isinstance(value, Mapping):
+            return {key: self.of(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [self.of(each) for each in value]
+        return value
+
+    def _found(self, id: str, at: str) -> object:
+        if (id, at) not in self._known:
+            try:
+                found = [each for _, each in places(self._results[id], at)]
+            except LookupError as nowhere:
+                raise LookupError(f"the result of {id!r}: {nowhere.args[0]}") from None
+            part = found if "*" in at.split(".") else found[0]
+            self._known[id, at] = part, len(json.dumps(part, default=str))
+        part, size = self._known[id, at]
+        self._left -= size
+        if self._left < 0:
+            raise ValueError(
+                f"the inputs would have more than {LARGEST_INPUTS} characters, with the results "
+                "that they refer to: refer to less"
+            )
+        return part
 
 
 # What a model wrote ----------------------------------------------------------------------------
@@ -276,12 +309,21 @@ def read_object(text: str) -> dict[str, object]:
     if start < 0:
         raise PlanRefused("the answer holds no JSON object")
     try:
-        body, _ = json.JSONDecoder(parse_constant=_refuse).raw_decode(text[start:])
+        body, _ = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite).raw_decode(
+            text[start:]
+        )
     except (ValueError, RecursionError) as problem:
         raise PlanRefused(f"the answer is no JSON: {problem}") from None
     assert isinstance(body, dict)
     return body
 
 
-def _refuse(word: str) -> object:
+def _refuse(word: str) -> NoReturn:
     raise ValueError(f"{word} is no JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        _refuse(digits[:40])
+    return number

@@ -11,7 +11,11 @@ from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 from zejzl.agents.regexes import check_pattern, matches
-from zejzl.agents.schemas import check_schema, schema_problems, type_of
+from zejzl.agents.schemas import amount, as_json, check_schema, schema_problems, type_of
+from zejzl.events import check_text
+
+MOST_DIGITS = 20  # of an element's number
+LONGEST_SHOWN = 80  # characters of a value in a sentence
 
 RuleName = Literal["type", "range", "pattern", "one_of", "schema", "invariant", "judge"]
 TypeName = Literal["text", "number", "integer", "boolean", "list", "object", "null"]
@@ -63,6 +67,14 @@ class Expectation:
         needed = NEEDS[self.rule]
         if all(getattr(self, field) is None for field in needed):
             raise ValueError(f"rule {self.rule!r} needs {' or '.join(needed)}")
+        for field in ("at_least", "at_most"):
+            bound = getattr(self, field)
+            if bound is not None and not math.isfinite(bound):
+                raise ValueError(f"{field} must be a finite number, not {bound!r}")
+        for field in ("at", "pattern", "name", "question"):
+            check_text(field, getattr(self, field) or "")
+        if as_json(self.one_of) is None:
+            raise ValueError("one_of is no JSON")
         if self.pattern is not None:
             check_pattern(self.pattern)
         if self.schema is not None:
@@ -119,7 +131,10 @@ def _places(value: object, path: list[str], where: str) -> Iterator[tuple[str, o
                 raise LookupError(f"{where or 'the result'} has no {step!r}")
             found = list(value.items()) if step == "*" else [(step, value[step])]
         case list():
-            if step != "*" and not (step.isdecimal() and int(step) < len(value)):
+            # Only so many digits are read: more than a list can have elements.
+            if step != "*" and not (
+                step.isdecimal() and len(step) < MOST_DIGITS and int(step) < len(value)
+            ):
                 raise LookupError(f"{where or 'the result'} has no element {step!r}")
             found = (
                 [(str(n), each) for n, each in enumerate(value)]
@@ -163,8 +178,8 @@ def _problems(expected: Expectation, value: object) -> Iterator[tuple[str, str]]
             yield from (("", problem) for problem in _unlike(expected.pattern or "", value))
         case "one_of":
             # As JSON, because True == 1 in Python.
-            allowed = {json.dumps(each) for each in expected.one_of or ()}
-            if isinstance(value, dict | list) or json.dumps(value) not in allowed:
+            allowed = {as_json(each) or "" for each in expected.one_of or ()}
+            if isinstance(value, dict | list) or as_json(value) not in allowed:
                 yield "", f"{shown(value)} is none of {', '.join(sorted(allowed))}"
         case "schema":
             for where, problem in schema_problems(expected.schema or {}, value):
@@ -178,17 +193,20 @@ def is_a(value: object, name: str) -> bool:
 
 
 def _beyond(expected: Expectation, value: object) -> Iterator[str]:
+    size: float
     if isinstance(value, str | list | dict):
-        size, what = float(len(value)), "its length is"
-    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        size, what = float(value), "it is"
+        size, what = len(value), "its length is"
+    elif isinstance(value, float) and math.isfinite(value):
+        size, what = value, "it is"
+    elif isinstance(value, int) and not isinstance(value, bool):
+        size, what = value, "it is"  # as it is: not every whole number is a float
     else:
         yield f"it is {type_of(value)}, which has no size"
         return
     if expected.at_least is not None and size < expected.at_least:
-        yield f"{what} {size:g}, less than {expected.at_least:g}"
+        yield f"{what} {amount(size)}, less than {amount(expected.at_least)}"
     if expected.at_most is not None and size > expected.at_most:
-        yield f"{what} {size:g}, more than {expected.at_most:g}"
+        yield f"{what} {amount(size)}, more than {amount(expected.at_most)}"
 
 
 def _unlike(pattern: str, value: object) -> Iterator[str]:
@@ -204,5 +222,8 @@ def _unlike(pattern: str, value: object) -> Iterator[str]:
 
 def shown(value: object) -> str:
     """Return a value short enough for a sentence."""
-    text = json.dumps(value, ensure_ascii=True, default=str)
-    return text if len(text) <= 80 else f"{text[:79]}…"
+    try:
+        text = json.dumps(value, ensure_ascii=True, default=str)
+    except (TypeError, ValueError, RecursionError):
+        return f"a value that is no JSON ({type_of(value)})"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 1]}…"

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from zejzl.agents.regexes import check_pattern, matches
 
 DEEPEST = 20
+MOST_LEVELS = 100  # of all lists and objects of a schema, those of its enum too
 MOST_PROBLEMS = 20  # that one comparison tells
 
 _TYPES = {
@@ -22,6 +23,7 @@ _TYPES = {
     "object": "object",
     "null": "null",
 }
+_END = object()
 _BOUNDS = ("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems")
 _KNOWN = {"type", "properties", "required", "additionalProperties", "items", "enum", "pattern"}
 _KNOWN |= {*_BOUNDS, "title", "description"}
@@ -58,6 +60,45 @@ def shallow(value: object, levels: int) -> bool:
     return levels > 0 and all(shallow(each, levels - 1) for each in inner)
 
 
+def as_json(value: object) -> str | None:
+    """Return a value as JSON, by which values are compared; None: it is no JSON."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def larger(value: object, size: int) -> bool:
+    """Say whether a value has surely more than `size` characters as JSON, without writing it.
+
+    It ends where that is known: a value that refers to one text often costs no more than others.
+    """
+    waiting = [iter((value,))]
+    while waiting and size >= 0:
+        each = next(waiting[-1], _END)
+        if each is _END:
+            waiting.pop()
+        elif isinstance(each, str):
+            size -= len(each) + 2
+        elif isinstance(each, Mapping):
+            size -= 1 + sum(len(str(key)) + 1 for key in each)
+            waiting.append(iter(each.values()))
+        elif isinstance(each, list | tuple):
+            size -= 1 + len(each)
+            waiting.append(iter(each))
+        else:
+            size -= 1
+    return size < 0
+
+
+def amount(number: float) -> str:
+    """Return a number short enough for a sentence."""
+    try:
+        return f"{number:g}"
+    except OverflowError:  # a whole number may have more digits than anybody would read
+        return f"a whole number of {int(number).bit_length()} bits"
+
+
 def check_schema(schema: object, *, _depth: int = 0) -> None:
     """Refuse a schema that could not be checked wholly.
 
@@ -68,6 +109,10 @@ def check_schema(schema: object, *, _depth: int = 0) -> None:
         raise ValueError(f"schema is nested deeper than {DEEPEST} levels")
     if not isinstance(schema, Mapping):
         raise ValueError(f"schema must be an object, not {type_of(schema)}")
+    if not _depth and not shallow(schema, MOST_LEVELS):
+        raise ValueError(f"schema is nested deeper than {MOST_LEVELS} levels")
+    if not _depth and as_json(schema) is None:
+        raise ValueError("schema is no JSON")
     unknown = sorted(str(key) for key in schema if key not in _KNOWN)
     if unknown:
         raise ValueError(f"schema has keywords that are not checked here: {', '.join(unknown)}")
@@ -110,7 +155,7 @@ def _problems(schema: Mapping[str, object], value: object, where: str) -> Iterat
         yield where, f"it is {found}, not {wanted}"
         return
     enum = schema.get("enum")
-    if isinstance(enum, list) and json.dumps(value) not in {json.dumps(each) for each in enum}:
+    if isinstance(enum, list) and as_json(value) not in {as_json(each) for each in enum}:
         yield where, "it is none of the values of the enum"
     for problem in _beyond(schema, value):
         yield where, problem
@@ -135,9 +180,9 @@ def _beyond(schema: Mapping[str, object], value: object) -> Iterator[str]:
         if not isinstance(size, int | float):
             continue
         if isinstance(least, int | float) and not size >= least:
-            yield f"{low} is {least:g}, and it has {size:g}"
+            yield f"{low} is {amount(least)}, and it has {amount(size)}"
         if isinstance(most, int | float) and not size <= most:
-            yield f"{high} is {most:g}, and it has {size:g}"
+            yield f"{high} is {amount(most)}, and it has {amount(size)}"
 
 
 def _inside(schema: Mapping[str, object], value: object, where: str) -> Iterator[tuple[str, str]]:

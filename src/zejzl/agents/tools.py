@@ -9,7 +9,8 @@ import inspect
 import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeVar, get_args, get_type_hints
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, get_args, get_type_hints
 
 from zejzl.agents.schemas import shallow
 from zejzl.agents.workspace import OutOfBounds, Workspace, checked_path
@@ -123,7 +124,10 @@ class Tool:
                 for error in wrong.errors(include_url=False, include_input=False)
             ]
             raise InputRefused(f"tool {self.name!r}: {shorten('; '.join(found))}") from None
-        return {name: getattr(checked, name) for name in checked.model_fields_set}
+        fields = type(checked).model_fields
+        return {
+            str(fields[each].alias): getattr(checked, each) for each in checked.model_fields_set
+        }
 
     async def call(self, inputs: Mapping[str, object], desk: Desk) -> object:
         """Call it with inputs that were checked; return what it returns, JSON-ready.
@@ -246,25 +250,33 @@ class Toolbox:
 
 
 def _parameters(fn: ToolFn, name: str) -> tuple[str | None, "type[BaseModel]"]:
-    """Return the name of the parameter for a desk, and a model of the others."""
-    from pydantic import ConfigDict, PydanticUserError, create_model
+    """Return the name of the parameter for a desk, and a model of the others.
+
+    The model's own fields have numbers, and the parameters' names are aliases: a name that means
+    something to pydantic, such as `schema`, is as good as any other.
+    """
+    from pydantic import ConfigDict, Field, PydanticUserError, create_model
 
     try:
         hints = get_type_hints(fn, include_extras=True)
-    except NameError as problem:
-        raise TypeError(f"tool {name!r} has a type that is not known here: {problem}") from None
+    except Exception as problem:  # noqa: BLE001 - an annotation in quotes may be any expression
+        told = f"{type(problem).__name__}: {problem}"
+        raise TypeError(f"tool {name!r} has a type that cannot be read: {told}") from None
     desk: str | None = None
     fields: dict[str, object] = {}
-    for each in inspect.signature(fn).parameters.values():
+    for number, each in enumerate(inspect.signature(fn).parameters.values()):
         if each.kind not in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY):
             raise TypeError(f"tool {name!r}: {each} cannot be passed by name")
         if each.name not in hints:
             raise TypeError(f"tool {name!r}: parameter {each.name!r} needs a type")
-        if hints[each.name] is Desk:
+        hint = hints[each.name]
+        if _has_desk(hint):
+            if desk is not None or not (hint is Desk or {*get_args(hint)} == {Desk, NoneType}):
+                raise TypeError(f"tool {name!r}: {each} must be the only desk, of the type Desk")
             desk = each.name
         else:
             default = ... if each.default is each.empty else each.default
-            fields[each.name] = (hints[each.name], default)
+            fields[f"p{number}"] = (Annotated[hint, Field(alias=each.name)], default)
     config = ConfigDict(extra="forbid", protected_namespaces=())
     try:
         model = create_model(name, __config__=config, **fields)  # type: ignore[call-overload]
@@ -272,6 +284,11 @@ def _parameters(fn: ToolFn, name: str) -> tuple[str | None, "type[BaseModel]"]:
     except (PydanticUserError, NameError) as problem:
         raise TypeError(f"tool {name!r} has a parameter that JSON cannot fill: {problem}") from None
     return desk, model
+
+
+def _has_desk(hint: object) -> bool:
+    """Say whether a type is that of a desk, or holds it."""
+    return hint is Desk or any(_has_desk(each) for each in get_args(hint))
 
 
 def room(workspace: Workspace | None) -> Workspace:

@@ -1,12 +1,12 @@
 """ValidatorAgent: compares results with what was expected, and with what work may touch at all."""
 
-import json
+import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import ClassVar, TypeVar
 from uuid import uuid4
 
 from zejzl.agents.base import Agent, Bus
-from zejzl.agents.models import ask
+from zejzl.agents.models import ask, written
 from zejzl.agents.plans import Plan, PlanRefused, Subtask, read_object
 from zejzl.agents.rules import Breach, Expectation, breaches, places, shown
 from zejzl.agents.tools import USUAL_REACH, Reach, Toolbox
@@ -194,7 +194,9 @@ class ValidatorAgent(Agent):
             return f"no invariant named {name!r}; there are: {known}"
         try:
             said = self._invariants[name](value)
-        except Exception as failure:  # noqa: BLE001 - a user's function may raise anything
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            raise
+        except BaseException as failure:  # noqa: BLE001 - a user's function may raise anything
             return shorten(f"{name} raised {type(failure).__name__}: {words(failure)}")
         if said is True or said is None:
             return ""
@@ -202,15 +204,13 @@ class ValidatorAgent(Agent):
 
     async def _judged(self, question: str, found: list[tuple[str, object]], key: str) -> str:
         """Return what a model has to say against a result, or ""; unsure is not well."""
-        result = json.dumps([each for _, each in found], ensure_ascii=False)
-        if len(result) > LONGEST_JUDGED:
-            return f"the result has {len(result)} characters, a judge is shown {LONGEST_JUDGED}"
         try:
+            written([each for _, each in found], LONGEST_JUDGED)
             answer = await ask(
                 self.bus, question, context=found, system=_JUDGE, key=key, sender=self.name
             )
             verdict = read_object(answer)
-        except (ZejzlError, PlanRefused) as problem:
+        except (ZejzlError, ValueError) as problem:  # what cannot be sent at all, too
             return shorten(f"nobody could judge: {words(problem)}")
         if verdict.get("ok") is True:
             return ""

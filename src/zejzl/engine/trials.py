@@ -131,6 +131,7 @@ class Trials:
         self._owner = owner
         self._shelf = TrialShelf(store, owner)
         self._both: dict[tuple[str, ...], Usual] = {}
+        self._closing: dict[str, dict[str, object]] = {}  # decided, and not written down yet
         self._ending: set[asyncio.Future[Any]] = set()
         self.clock = clock
         self.running: dict[str, Running] = {}
@@ -257,6 +258,8 @@ class Trials:
         running.over = True
         self.running.pop(running.trial.name, None)
         self._both = {}
+        end = shown(running) | {"state": verdict, "reason": reason}
+        self._closing[running.trial.name] = end
         return self._beside(self._carry_out(running, verdict, reason))
 
     def _beside(self, work: Coroutine[Any, Any, T]) -> "asyncio.Future[T]":
@@ -283,10 +286,13 @@ class Trials:
                 verdict, reason = "undecided", f"{reason}; but it does not fit any more: {wrong}"
         end = shown(running) | {"state": verdict, "reason": reason, "action": running.action}
         try:
-            if not await self._shelf.end(end):
+            claimed = await self._shelf.end(end)
+            self._closing.pop(running.trial.name, None)
+            if not claimed:
                 return end  # it was ended already
             await self._act_on(end)
         except StoreError:
+            self._closing.pop(running.trial.name, None)
             running.over = False  # its next request tries again
             self.running[running.trial.name] = running
             self._both = {}
@@ -316,7 +322,7 @@ class Trials:
 
     def all(self) -> list[dict[str, object]]:
         """Return every experiment, those that are over first."""
-        return [*self._shelf.over, *map(shown, self.running.values())]
+        return [*self._shelf.over, *self._closing.values(), *map(shown, self.running.values())]
 
     async def recall(self) -> None:
         """Go on with what was kept, if its process is gone; what does not fit is told and left.

@@ -18,6 +18,8 @@ from zejzl.stores.arguments import MOST_ROWS, check_limit, check_texts, check_zo
 from zejzl.stores.rows import Tables
 
 LONGEST_WORD = 100  # characters that count
+LONGEST_QUERY = 100_000  # characters of a text that is looked for
+MOST_WORDS = 1_000  # different words of it
 # A word is a run of letters and digits; where writing puts no blanks between words, one letter.
 _UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(f"[{_UNSPACED}]|[^\\W_{_UNSPACED}]+")
@@ -55,6 +57,10 @@ def check_memories(memories: Sequence[Memory], keep: int) -> None:
         check_zone(memory.at)
 
 
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a recall asks for, checked; see `Store.recall`."""
@@ -68,11 +74,28 @@ class Wanted:
 
     def __post_init__(self) -> None:
         check_limit(self.limit)
-        whose = self.conversation_id
-        check_texts(type=self.type, conversation_id=None if whose is ANY else whose, text=self.text)
-        for moment in (self.since, self.until):
-            if moment is not None:
-                stamp(moment)
+        whose = None if self.conversation_id is ANY else self.conversation_id
+        for name, text in (("type", self.type), ("conversation_id", whose), ("text", self.text)):
+            if text is not None and not isinstance(text, str):
+                raise TypeError(f"{name} must be text, not {_kind(text)}")
+            check_texts(**{name: text})
+        for name, moment in (("since", self.since), ("until", self.until)):
+            if moment is None:
+                continue
+            if not isinstance(moment, datetime):
+                raise TypeError(f"{name} must be a datetime, not {_kind(moment)}")
+            stamp(moment)
+        if len(self.text or "") > LONGEST_QUERY:
+            raise ValueError(f"text has {len(self.text or '')} characters, {LONGEST_QUERY} may be")
+        if len(self.words) > MOST_WORDS:
+            raise ValueError(
+                f"text has {len(self.words)} words, {MOST_WORDS} may be: look for fewer"
+            )
+
+    @property
+    def words(self) -> list[str]:
+        """The words of `text`."""
+        return words_of(self.text or "")
 
     def fits(self, memory: Memory, line: str, words: Sequence[str]) -> bool:
         """Whether it asks for `memory`, whose words are `line`; `words` are those of `text`."""
@@ -105,7 +128,7 @@ class Shelf:
 
     def find(self, wanted: Wanted) -> list[Memory]:
         """Return what is asked for, oldest first."""
-        words = words_of(wanted.text or "")
+        words = wanted.words
         found = [each for each, line in self._kept.values() if wanted.fits(each, line, words)]
         found.sort(key=lambda memory: memory.at)  # stable: of one time, as they came
         return found[max(0, len(found) - wanted.limit) :]

@@ -69,7 +69,7 @@ class Memories:
         limit: int = 100,
     ) -> list[Memory]:
         wanted = Wanted(type, conversation_id, since, until, text, limit)
-        words = words_of(text or "")
+        words = wanted.words
         if text is not None and not words:
             return await self._database.read(lambda connection: [])
 
