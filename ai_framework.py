@@ -449,6 +449,8 @@ class AsyncMessageBus(Archive, Tuning):
     def _on_request(self) -> None:
         """Count a request that goes on its way."""
         self._requests += 1
+        if self._requests == 1:
+            self._engine.quotas.warn(self.providers)
         self._upkeep.changed()
 
     def _on_event(self, event: Event) -> None:

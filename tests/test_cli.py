@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -127,6 +128,10 @@ def test_the_version_is_told(shell: Shell) -> None:
         (["ask"], "What is the question?"),
         (["ask", "-"], "What is the question?"),
         (["ask", "hello", "-p", "nobody"], "nobody"),
+        (["ask", "hello", "-c", ""], "-c needs a name"),
+        (["chat", "-c", " "], "-c needs a name"),
+        (["costs", "-c", ""], "-c needs a name"),
+        (["history", ""], "conversation needs a name"),
         (["ask", "hello", "--failover=nobody"], "nobody"),
         (["ask", "hello", "--failover="], "--failover= names nobody"),
         (["chat", "chatgpt", "hello", "--failover=,"], "--failover= names nobody"),
@@ -772,6 +777,26 @@ def test_a_second_ctrl_c_at_the_prompt_leaves(shell: Shell) -> None:
     assert "Traceback" not in chat.seen
 
 
+@pytest.mark.parametrize("asked", [False, True], ids=["at the prompt", "during an answer"])
+def test_the_end_of_a_session_leaves_the_chat_at_once(
+    online: Shell, server: FaultServer, asked: bool
+) -> None:
+    server.play("chatgpt", faults.silence())
+    chat = Typing(online, "chat")
+    chat.read_until("you: ")
+    if asked:
+        chat.type("hello\n")
+        until(lambda: server.in_flight("chatgpt"))
+
+    while chat.process.poll() is None:  # CPython may miss it right after its prompt
+        chat.process.terminate()
+        select.select([], [], [], 0.3)
+
+    assert chat.end() == 143
+    assert "Traceback" not in chat.seen
+    assert "again or Ctrl-D" not in chat.seen
+
+
 # ── What the database tells ──────────────────────────────────────────────────────────────────────
 
 
@@ -804,6 +829,27 @@ def test_status_after_a_bus_ran_tells_when_and_what(online: Shell, server: Fault
     assert (found["running"], found["messages"]) == (False, {"failed": 1, "answered": 1})
     assert found["recoveries"]["helped"] == 1
     assert found["bytes"] > 0
+
+
+def test_status_tells_of_a_rate_limit_that_holds_for_nobody(online: Shell) -> None:
+    online.set(ZEJZL_RATE_LIMITS="claud=5, chatgpt=500")
+    online("ask", "hello")
+
+    done = online("status")
+
+    assert re.search(r"rate limits of nobody: +claud: check their names\n", done.out)
+
+
+def test_one_message_and_one_remedy_are_not_told_as_several(
+    online: Shell, server: FaultServer
+) -> None:
+    server.play("chatgpt", [faults.overloaded(), faults.ok("well again")])
+    online("ask", "hello", "-p", "chatgpt")
+
+    done = online("status")
+
+    assert re.search("^newest message: +1 answered$", done.out, re.M)
+    assert re.search("^newest remedy: +1 helped; ", done.out, re.M)
 
 
 def test_status_leaves_no_trace_of_its_own(shell: Shell) -> None:
@@ -885,8 +931,8 @@ def test_what_a_killed_process_left_is_settled_once(online: Shell, server: Fault
     assert found["maybe_duplicate"] is True
     assert found["message"]["content"] == "hello"
     assert "nothing was left in flight" in again.out
-    assert re.search("^`.* recover` settles", status, re.M)
-    assert "recover`" not in online("status").out
+    assert re.search("^`.* recover --dry-run` shows", status, re.M)
+    assert " recover " not in online("status").out
 
 
 # ── Providers, health, default ───────────────────────────────────────────────────────────────────

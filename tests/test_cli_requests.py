@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import signal
 import subprocess
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
@@ -19,10 +20,18 @@ from rich.console import Console
 
 from ai_framework import AsyncMessageBus
 from tests.shell import HOSTILE, STEERING, Done, Shell, Typing, until
-from zejzl.cli.advice import SHELL
+from zejzl.cli.advice import CHAT, SHELL
 from zejzl.cli.terminal import Terminal, explained, in_columns, usd
 from zejzl.engine.prices import load
-from zejzl.errors import GivenUp, NoSuchRequest, Parked, RequestUnderWay, SpendLimitReached
+from zejzl.errors import (
+    GivenUp,
+    NoSuchRequest,
+    Parked,
+    RateLimited,
+    RequestUnderWay,
+    SettingsError,
+    SpendLimitReached,
+)
 from zejzl.events import utc
 from zejzl.messages import Attempt, Bill, Message
 from zejzl.ports import Terms
@@ -620,8 +629,27 @@ def test_what_is_given_up_meanwhile_is_told_and_is_1(online: Shell, server: Faul
     done = online("parked", "--run", "--json")
 
     assert (done.code, states(online)) == (1, {FIRST: "given up"})
-    (message,) = done.json
-    assert message["error"].startswith("given up: ")
+    (ended,) = done.json
+    assert (ended["error"]["type"], ended["error"]["id"]) == ("GivenUp", FIRST)
+
+
+def test_what_a_bus_of_ones_own_answers_is_told_whole_to_programs(
+    online: Shell, server: FaultServer
+) -> None:
+    park(online, due_in=0.0)
+
+    done = online("parked", "--run", "--json")
+
+    assert done.json == [online("parked", "--result", FIRST, "--json").json]
+    assert done.json[0]["text"] == CANONICAL
+
+
+def test_without_a_key_what_may_wait_is_kept_for_a_model(shell: Shell) -> None:
+    done = shell("ask", "hello", "--park")
+
+    assert (done.code, done.out) == (0, "")
+    assert "nobody can be asked: no provider's key is set" in done.err
+    assert [*states(shell).values()] == ["waiting"]
 
 
 @pytest.mark.parametrize("words", [("parked", "--run"), ("recover", "--resend")], ids=" ".join)
@@ -711,6 +739,33 @@ def test_what_was_left_is_looked_at_first_and_nothing_is_settled(
     assert online("recover", "--dry-run").out == "nothing was left in flight\n"
 
 
+def test_a_folder_that_cannot_be_is_told_in_words(shell: Shell) -> None:
+    shell.set(ZEJZL_HOME=str(shell.folder / ("x" * 300)))
+
+    done = shell("costs")
+
+    assert (done.code, done.out) == (1, "")
+    assert "zejzl.db cannot be opened: File name too long" in done.err
+    assert "Errno" not in done.err
+
+
+def test_what_is_settled_is_told_to_be_so_for_good(online: Shell, server: FaultServer) -> None:
+    left_in_flight(online, server)
+
+    done = online("recover")
+
+    assert done.out.splitlines()[-1].startswith("settled as failed, for good: ")
+    assert " recover --resend` asks again what is not yet" in done.out
+
+
+def test_a_program_that_runs_a_command_has_its_way_to_end_back(shell: Shell) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    shell("costs")
+
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_the_end_of_a_service_is_what_ctrl_c_is(online: Shell, server: FaultServer) -> None:
     park(online, due_in=0.0)
     server.play("chatgpt", faults.silence())
@@ -754,7 +809,7 @@ def test_status_counts_parked_work_apart_from_failures(shell: Shell) -> None:
     assert found["parked"] == {"waiting": 1, "given up": 1, "interrupted": 1}
     assert re.search(r"^parked work: +1 given up, 1 interrupted, 1 waiting; `", done.out, re.M)
     assert done.out.count("failed at ") == 1
-    assert " recover`" not in done.out
+    assert " recover " not in done.out
 
 
 def test_status_tells_todays_money_if_there_is_any(shell: Shell) -> None:
@@ -779,6 +834,9 @@ def test_status_tells_todays_money_if_there_is_any(shell: Shell) -> None:
         (RequestUnderWay("x"), "wait for its end"),
         (SpendLimitReached("day", 9.0, "$4 of $5 are spent"), "ZEJZL_SPEND_LIMIT_DAY"),
         (SpendLimitReached("c", float("inf"), "no price is known for a/b"), "add its price"),
+        (SettingsError("prices", "p.toml, row 'x': has no prompt"), "ZEJZL_PRICES) names the file"),
+        (SettingsError("ZEJZL_DEADLINE", "must be above 0"), "in the environment, .env or"),
+        (RateLimited("x", retry_after=9_000.0), "later, or keep it until somebody can answer: --p"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -786,6 +844,18 @@ def test_the_advice_fits_the_failure(failure: Exception, said: str) -> None:
     _, advice = explained(failure, place=SHELL)
 
     assert said in advice
+
+
+def test_a_chat_in_which_nothing_can_be_kept_does_not_advise_it() -> None:
+    _, advice = explained(RateLimited("x", retry_after=9_000.0), place=CHAT)
+
+    assert advice == "  → try again later"
+
+
+def test_a_wait_that_is_over_any_moment_is_over_now(shell: Shell) -> None:
+    park(shell, due_in=0.3)
+
+    assert shell("parked").out.splitlines()[1].split()[5] == "now"
 
 
 # ── Tables ───────────────────────────────────────────────────────────────────────────────────────

@@ -29,6 +29,7 @@ from zejzl.errors import (
     ServerError,
     SettingsError,
     Shielded,
+    SpendLimitReached,
     Transient,
     ZejzlError,
     attributes,
@@ -135,6 +136,18 @@ def test_an_open_circuit_says_when_to_come_back() -> None:
     assert str(CircuitOpen("a", float("inf"), "it was unregistered")) == (
         "circuit breaker of 'a' is open: it was unregistered"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "wait", "said"),
+    [
+        ("day", 85_526.0, "of the day: it is spent; try again in 23.8 h"),
+        ("day", 40.0, "of the day: it is spent; try again in 1 min"),
+        ("essay", float("inf"), "of conversation 'essay': it is spent"),
+    ],
+)
+def test_a_spend_limit_says_whose_it_is_and_when_it_ends(name: str, wait: float, said: str) -> None:
+    assert str(SpendLimitReached(name, wait, "it is spent")) == f"spend limit {said}"
 
 
 @pytest.mark.parametrize(

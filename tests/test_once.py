@@ -9,10 +9,10 @@ import pytest
 from ai_framework import AsyncMessageBus
 from tests.driving import assert_nothing_is_left, finished, make_bus, register
 from zejzl.errors import GivenUp, Incomplete, Parked, RequestUnderWay, ServerError
-from zejzl.messages import Bill, Delta, Message
+from zejzl.messages import Attempt, Bill, Delta, Message
 from zejzl.ports import Terms
 from zejzl.settings import Settings
-from zejzl.stores import SqliteStore
+from zejzl.stores import InMemoryStore, SqliteStore
 from zejzl.testing import FakeClock, ScriptedProvider
 
 DOWN = ServerError("down", status=500)
@@ -220,3 +220,26 @@ async def test_a_key_is_for_one_request_and_not_for_the_same_words_asked_otherwi
             await bus.send("hello", idempotency_key="k", **how)
 
         assert (len(a.requests), len(b.requests)) == (1, 0)
+
+
+async def test_a_providers_name_in_capitals_is_the_same_request() -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        (a,) = await register(bus, clock, a="first")
+
+        replies = [await bus.send("hello", name, idempotency_key="k") for name in ("a", " A")]
+
+        assert [reply.text for reply in replies] == ["first", "first"]
+        assert len(a.requests) == 1
+
+
+@pytest.mark.parametrize("options", ["no json", "[]", '{"of_another_version": 1}'])
+async def test_what_cannot_be_compared_has_its_answer_all_the_same(options: str) -> None:
+    clock = FakeClock()
+    store = InMemoryStore(clock=clock)
+    async with make_bus(clock, store=store) as bus:
+        asked = Message.create("hello", "user", "a", None)
+        await store.accept(asked, "a", "m", terms=Terms(key="k", options=options))
+        await store.settle(asked.answered("first", "a", 0.1), [Attempt("a", "m", "ok", 0.1)])
+
+        assert (await bus.send("hello", idempotency_key="k")).text == "first"

@@ -1,6 +1,7 @@
 """Work that can wait is kept when nobody can answer, and answered when somebody can."""
 
 import asyncio
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,12 @@ from zejzl.errors import (
 )
 from zejzl.events import RequestParked, utc
 from zejzl.messages import Bill, Message
-from zejzl.ports import Terms
+from zejzl.ports import Kept, Terms
 from zejzl.settings import Settings
 from zejzl.stores import InMemoryStore, SqliteStore
 from zejzl.testing import FakeClock, ScriptedProvider
 
-DEAR = 'as_of = "2026-01-01"\n[prices]\n"a/*" = { prompt = 9e3, completion = 9e3 }\n'
+DEAR = '[prices]\n"a/*" = { prompt = 9e3, completion = 9e3 }\n'
 DOWN = ServerError("down", status=503)
 
 
@@ -185,14 +186,17 @@ async def test_what_is_dropped_is_settled_without_an_answer() -> None:
         assert message.error is not None and message.error.startswith("dropped by hand")
         with pytest.raises(GivenUp, match="dropped by hand"):
             await bus.result(ticket.id)
+        with pytest.raises(NoSuchRequest, match="it waits no more, it ended without an answer"):
+            await bus.replay(ticket.id)
 
 
 @pytest.mark.parametrize("what", ["result", "replay", "drop"])
 async def test_an_unknown_ticket_is_told(what: str) -> None:
     clock = FakeClock()
     async with make_bus(clock) as bus:
-        with pytest.raises(NoSuchRequest, match="'nobody'"):
+        with pytest.raises(NoSuchRequest, match="'nobody'") as unknown:
             await getattr(bus, what)("nobody")
+        assert ("the whole is needed" in str(unknown.value)) == (what == "result")
         with pytest.raises(ValueError, match="id"):
             await getattr(bus, what)("  ")
 
@@ -207,7 +211,7 @@ async def test_what_was_never_parked_cannot_be_replayed_or_dropped(what: str) ->
         await clock.advance(0.1)
         (open_one,) = await bus.parked()
 
-        with pytest.raises(NoSuchRequest):
+        with pytest.raises(NoSuchRequest, match="it was sent without `park`, so it never waits"):
             await getattr(bus, what)(done)
         with pytest.raises(RequestUnderWay, match="at this moment"):
             await getattr(bus, what)(open_one.id)
@@ -290,6 +294,21 @@ async def test_the_offline_provider_answers_no_parked_work() -> None:
 
         assert states == ["waiting"]
         assert (await bus.result(ticket.id)).provider == "b"
+
+
+async def test_what_may_wait_waits_where_there_is_nobody_but_the_offline_provider() -> None:
+    clock = FakeClock()
+    async with make_bus(clock, park_spacing=60.0) as bus:
+        ticket = await parked(bus, clock, conversation_id="c")
+        (waiting,) = await bus.parked()
+
+        await register(bus, clock, a="from a")
+        await clock.advance(600.0)
+
+        assert "no provider's key is set" in str(ticket)
+        assert waiting.attempts == ()
+        assert (await bus.result(ticket.id)).text == "from a"
+        await assert_nothing_is_left(bus)
 
 
 async def test_work_for_a_provider_that_is_not_there_waits_for_it() -> None:
@@ -532,27 +551,43 @@ async def test_a_cause_is_told_once_and_in_the_words_of_its_failure() -> None:
 # ── What refuses it says when
 
 
+class Watched(InMemoryStore):
+    """Remembers what was taken up."""
+
+    taken: tuple[str, ...] = ()
+
+    async def take_parked(self, *, before: datetime, limit: int = 100) -> list[Kept]:
+        found = await super().take_parked(before=before, limit=limit)
+        self.taken += tuple(each.message.id for each in found)
+        return found
+
+
 async def test_work_that_the_days_money_refuses_waits_for_the_next_day(tmp_path: Path) -> None:
     clock = FakeClock()
     prices = tmp_path / "prices.toml"
-    prices.write_text(
-        'as_of = "2026-01-01"\n[prices]\n"a/*" = { prompt = 9e3, completion = 9e3 }\n'
-    )
+    prices.write_text(DEAR)
     how: dict[str, Any] = {"prices": prices, "spend_limit_day": 5.0, "park_spacing": 1.0}
-    async with make_bus(clock, **how) as bus:
+    store = Watched(clock=clock)
+    async with make_bus(clock, store=store, **how) as bus:
         await register(bus, clock, a="ok")
         await finished(clock, bus.send("hello", max_tokens=300))  # 2.7 of 5 USD, about
         with pytest.raises(SpendLimitReached):
             while True:
                 await finished(clock, bus.send("hello", max_tokens=300))
 
-        await parked(bus, clock, max_tokens=300)
-        for _ in range(20):
+        ticket = await parked(bus, clock, max_tokens=300)
+        for _ in range(60):
             await clock.advance(60.0)
         (waiting,) = await bus.parked()
+        taken = store.taken
+        for _ in range(60):
+            await clock.advance(60.0)
 
         assert waiting.due_at is not None
         assert (waiting.due_at.hour, waiting.due_at.minute) == (0, 0)
+        assert taken == ()
+        assert store.taken == (ticket.id,)
+        assert (await bus.result(ticket.id)).text == "ok"
         assert len(await bus.store.events(type="request_parked")) == 1
 
 
@@ -565,13 +600,11 @@ async def test_work_that_the_days_money_refuses_waits_for_the_next_day(tmp_path:
     ids=["the day", "the conversation"],
 )
 async def test_what_no_time_makes_room_for_is_refused_and_not_parked(
-    tmp_path: Path, limits: dict[str, float], says: str
+    tmp_path: Path, limits: dict[str, Any], says: str
 ) -> None:
     clock = FakeClock()
     prices = tmp_path / "prices.toml"
-    prices.write_text(
-        'as_of = "2026-01-01"\n[prices]\n"a/*" = { prompt = 9e3, completion = 9e3 }\n'
-    )
+    prices.write_text(DEAR)
     async with make_bus(clock, prices=prices, **limits) as bus:
         await register(bus, clock, a="ok")
 
@@ -579,6 +612,23 @@ async def test_what_no_time_makes_room_for_is_refused_and_not_parked(
             await finished(clock, bus.send("hello", conversation_id="c", park=True))
 
         assert await bus.parked() == []
+
+
+async def test_what_was_parked_and_has_no_room_in_any_day_is_given_up(tmp_path: Path) -> None:
+    clock = FakeClock()
+    prices = tmp_path / "prices.toml"
+    prices.write_text(DEAR)
+    store = InMemoryStore(clock=clock)
+    async with make_bus(clock, store=store, park_spacing=60.0) as bus:
+        await register(bus, clock, a=DOWN)
+        ticket = await parked(bus, clock)
+
+    async with make_bus(clock, store=store, prices=prices, spend_limit_day=0.001) as bus:
+        await register(bus, clock, a="ok")
+        await clock.advance(600.0)
+
+        with pytest.raises(GivenUp, match="may cost"):
+            await bus.result(ticket.id)
 
 
 async def test_a_model_without_a_price_is_refused_under_a_limit_and_not_parked() -> None:

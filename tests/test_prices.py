@@ -44,6 +44,11 @@ def test_what_a_price_cannot_be_is_shown() -> None:
         Price(-2.5, 0.0)
 
 
+def test_a_price_in_quotes_is_told_with_them() -> None:
+    with pytest.raises(ValueError, match=r"not '5'$"):
+        Price("5", 1.0)  # type: ignore[arg-type]
+
+
 def test_a_whole_number_is_a_price_too() -> None:
     price = Price(2, 0)
 
@@ -140,7 +145,6 @@ def test_a_dated_snapshot_has_the_price_of_what_it_is_one_of(snapshot: str) -> N
         "gpt-5-١٢٠",
         "gpt-5-preview",
         "gpt-5-101",
-        "GPT-5",
         "my-gpt-5",
     ],
 )
@@ -240,6 +244,21 @@ def test_a_row_that_could_never_be_found_is_refused(name: str) -> None:
     assert str(refused.value).endswith(
         '"model" for that model at any provider, or "provider/*" for all of its models'
     )
+
+
+@given(ROWS, PROVIDERS, MODELS)
+def test_capitals_make_no_difference(rows: dict[str, Price], provider: str, model: str) -> None:
+    small, large = Prices(rows=rows), Prices(rows={name.upper(): of for name, of in rows.items()})
+
+    found = small.find(provider, model)
+
+    assert large.find(provider, model) == found
+    assert large.find(provider.upper(), model.upper()) == found
+
+
+def test_two_rows_that_differ_in_capitals_alone_are_refused() -> None:
+    with pytest.raises(ValueError, match="'GPT-5' is there twice: capitals do not matter"):
+        Prices(rows={"gpt-5": ONE, "GPT-5": TWO})
 
 
 def test_a_table_is_what_it_was_made_of_whatever_becomes_of_that() -> None:

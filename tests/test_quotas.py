@@ -8,7 +8,7 @@ import pytest
 
 from ai_framework import AsyncMessageBus
 from tests.driving import assert_nothing_is_left, finished, make_bus, register
-from zejzl.engine.quotas import KEPT_AS
+from zejzl.engine.quotas import KEPT_AS, Quotas
 from zejzl.errors import Overloaded, ServerError, SettingsError, StoreError
 from zejzl.messages import Reply, Request, Usage
 from zejzl.policies.quota import Seen
@@ -258,6 +258,15 @@ async def test_a_damaged_state_is_begun_anew(
 # Bad input
 
 
+def test_a_limit_of_nobody_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    limits = {"a/x": RateLimit(1), "b": RateLimit(1)}
+    quotas = Quotas(InMemoryStore(), FakeClock(), limits)
+
+    quotas.warn(["a", "c"])
+
+    assert caplog.messages == ["the rate limit of b holds for nobody; registered: a, c"]
+
+
 @pytest.mark.parametrize(
     ("limits", "problem"),
     [
@@ -265,12 +274,21 @@ async def test_a_damaged_state_is_begun_anew(
         ({"a": RateLimit(tokens=-1)}, "whole number"),
         ({"a": RateLimit()}, "sets no limit"),
         ({"a": {"calls": 5}}, "unknown; known: requests, tokens"),
-        ({"a": 5}, "must be a table"),
+        ({"a": True}, "must be a number of calls, calls/tokens, or a table"),
+        ({"a": 5.5}, "must be a number of calls, calls/tokens, or a table"),
+        ({"a": -5}, "whole number"),
+        ({"a": "many"}, "must be like claude=50/40000"),
         ({"": RateLimit(requests=1)}, "name of a provider"),
         ({5: RateLimit(requests=1)}, "name of a provider"),
         ("a", "must be like claude=50/40000"),
         ("a=x", "must be like claude=50/40000"),
+        ("5", "must be like claude=50/40000"),
         (7, "must be a table"),
+        ("local/=5", "provider/model, not 'local/'"),
+        ("/x=5", "provider/model, not '/x'"),
+        ("local/*=5", "provider/model, not 'local/*'"),
+        ("a=5, A=6", "rate_limits.a: is there twice"),
+        ({"a/x": RateLimit(1), "A / x": RateLimit(2)}, "rate_limits.a/x: is there twice"),
     ],
     ids=str,
 )
@@ -295,3 +313,24 @@ def test_limits_are_read_from_the_environment_and_from_a_file(tmp_path: Path) ->
     }
     assert filed == {"claude": RateLimit(5)}
     assert Settings.from_env(env={"ZEJZL_RATE_LIMITS": "none"}, folder=tmp_path).rate_limits == {}
+
+
+def test_a_limit_in_a_file_may_be_as_short_as_in_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "zejzl.toml").write_text('[rate_limits]\nlocal = 5\n"Local / X" = "5/10000"\n')
+
+    limits = Settings.from_env(env={}, folder=tmp_path).rate_limits
+
+    assert limits == {"local": RateLimit(5), "local/x": RateLimit(5, 10_000)}
+
+
+async def test_a_models_limit_holds_however_its_name_is_written() -> None:
+    clock = FakeClock()
+    limits = {"A / Scripted-1": RateLimit(requests=1)}
+    async with make_bus(clock, rate_limits=limits, deadline=300.0) as bus:
+        await register(bus, clock, a="well")
+        await finished(clock, bus.send("hello", model="SCRIPTED-1"))
+        began = clock.now()
+
+        await finished(clock, bus.send("hello", model="SCRIPTED-1"))
+
+        assert clock.now() - began > 30.0

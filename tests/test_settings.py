@@ -327,6 +327,16 @@ def test_an_address_without_its_scheme_is_refused(tmp_path: Path) -> None:
         read({"LOCAL_BASE_URL": "localhost:8080"}, tmp_path)
 
 
+@pytest.mark.parametrize("address", ["localhost:99999", "localhost:abc", "[::1"])
+def test_an_address_with_a_port_that_cannot_be_is_refused_by_the_variables_name(
+    tmp_path: Path, address: str
+) -> None:
+    with pytest.raises(SettingsError, match="LOCAL_BASE_URL: has a port") as refused:
+        read({"LOCAL_BASE_URL": f"http://{address}/v1"}, tmp_path)
+
+    assert address in str(refused.value)
+
+
 @pytest.mark.parametrize("name", ["vendors.clod.model", "vendors.claude.modle"])
 def test_an_unknown_vendor_or_part_of_one_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "zejzl.toml").write_text(f"{name} = 'small'\n")

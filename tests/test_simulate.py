@@ -306,6 +306,26 @@ def test_a_setting_that_names_somebody_else_is_refused(setting: str) -> None:
         simulate(incident(), Settings(**{setting: asked}))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"incident": "outage.toml"}, "incident must be an Incident, not str: Incident.from_toml"),
+        ({"settings": {"patience": 3}}, "settings must be Settings, not dict"),
+        ({"seed": 1.5}, "seed must be a whole number, not float"),
+        ({"seed": True}, "seed must be a whole number, not bool"),
+        ({"progress": 5}, "progress must be a function, not int"),
+    ],
+    ids=str,
+)
+async def test_an_argument_of_another_kind_is_refused_by_its_name(
+    wrong: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(TypeError, match=says):
+        simulate(**{"incident": incident(), **wrong})
+    with pytest.raises(TypeError, match=says):
+        await simulated(**{"incident": incident(), **wrong})
+
+
 # What was recorded -------------------------------------------------------------------------------
 
 

@@ -183,7 +183,8 @@ class SpendLimitReached(NotNow):
     def __str__(self) -> str:
         wait = self.retry_after
         whose = "the day" if self.name == "day" else f"conversation {self.name!r}"
-        when = f"; try again in {wait / 3600.0:.1f} h" if wait < float("inf") else ""
+        span = f"{wait / 3600.0:.1f} h" if wait >= 3600.0 else f"{max(1.0, wait / 60.0):.0f} min"
+        when = f"; try again in {span}" if wait < float("inf") else ""
         return f"spend limit of {whose}: {self.reason}{when}"
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from zejzl.errors import SettingsError, shorten
 
@@ -125,7 +126,9 @@ class Settings:
         park_tries: How often parked work is taken up again in vain before it is given up.
         park_spacing: Seconds before its first try; each further wait is twice as long.
         rate_limits: Most calls and tokens a minute, by provider or "provider/model"; all who use
-            the store share them. As text: "claude=50/40000, claude/opus=5": calls, or calls/tokens.
+            the store share them, and a minute's may be used at once. As text: "claude=50/40000,
+            claude/opus=5": calls, or calls/tokens; in a file `claude = "50/40000"` or `claude = 5`
+            in a table `[rate_limits]`.
         auto_improve: Whether the bus looks for improvements by itself, tries each on half of the
             conversations, and keeps what is better.
         vendors: What is set of the built-in vendors, by name.
@@ -166,13 +169,8 @@ class Settings:
         check_seconds("deadline", self.deadline)
         check_seconds("patience", self.patience, zero=True)
         check_seconds("retention_days", self.retention_days)
-        for name in (
-            "max_attempts",
-            "context_tokens",
-            "history_turns",
-            "subscriber_queue",
-            "park_tries",
-        ):
+        counts = "max_attempts", "context_tokens", "history_turns", "subscriber_queue", "park_tries"
+        for name in counts:
             check_count(name, getattr(self, name))
         if self.park_spacing is None:
             raise SettingsError("park_spacing", "must be a number of seconds above 0, not None")
@@ -246,11 +244,7 @@ def check_seconds(name: str, value: float | None, *, zero: bool = False) -> None
     """Raise SettingsError unless `value` is None or a finite number above 0 (or 0, if allowed)."""
     if value is None:
         return
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not abs(value) <= sys.float_info.max  # a whole number may be larger than any float
-    ):
+    if not _is_number(value):
         raise SettingsError(name, f"must be a number of seconds or None, not {_shown(value)}")
     if value < 0 or (value == 0 and not zero):
         raise SettingsError(name, f"must be {'0 or more' if zero else 'above 0'}, not {value!r}")
@@ -268,16 +262,19 @@ def _check_money(name: str, value: float | None) -> None:
     """Raise SettingsError unless `value` is None or a finite number of USD above 0."""
     if value is None:
         return
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not abs(value) <= sys.float_info.max
-    ):
+    if not _is_number(value):
         raise SettingsError(name, f"must be a number of USD or None, not {_shown(value)}")
     if value <= 0:
         raise SettingsError(
             name, f"must be above 0, not {value!r}: to spend nothing, register no paid provider"
         )
+
+
+def _is_number(value: object) -> bool:
+    """Say whether it is a finite number; a whole one may be larger than any float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max
 
 
 def _shown(value: object) -> str:
@@ -324,10 +321,9 @@ def _from_toml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
         raise SettingsError(path.name, f"cannot be read: {problem}") from problem
-    return found
 
 
 def _from_names(source: Mapping[str, str]) -> Iterator[tuple[str, str, Any]]:
@@ -427,59 +423,75 @@ def _vendor(vendor: str, of: object) -> VendorSettings:
     key, url = made.api_key.get_secret_value(), made.base_url
     if not key.isascii() or not key.isprintable() or " " in key:
         # A pasted key with a blank or a line end makes a header that no provider accepts.
-        wrong = "holds a blank, a line end or a non-ASCII character"
-        raise SettingsError(f"{path}.api_key", wrong)
+        raise SettingsError(f"{path}.api_key", "holds a blank, a line end or a non-ASCII character")
     if url is not None and not url.startswith(("http://", "https://")):
         raise SettingsError(f"{path}.base_url", f"must start with http:// or https://, not {url!r}")
+    host = (url or "").partition("//")[2].rpartition("@")[2]  # without a password
+    try:
+        urlsplit(f"//{host}").port  # noqa: B018 - read only when it is asked for
+    except ValueError:
+        wrong = f"has a port that is no number up to 65535, or no host: {host!r}"
+        raise SettingsError(f"{path}.base_url", wrong) from None
     return made
 
 
 def _rate_limits(value: object) -> dict[str, RateLimit]:
     """Return rate limits by name, from a table or from text."""
-    if isinstance(value, str):
-        value = dict(_from_words(value))
-    if not isinstance(value, Mapping):
+    if not isinstance(value, str | Mapping):
         raise SettingsError("rate_limits", "must be a table of names and limits")
-    made = {name: _rate_limit(name, of) for name, of in value.items()}
-    return {name.strip().lower(): limit for name, limit in made.items()}
+    made: dict[str, RateLimit] = {}
+    for written, of in _from_words(value) if isinstance(value, str) else value.items():
+        name = _limited(written)
+        if name in made:
+            raise SettingsError(f"rate_limits.{name}", "is there twice: leave one of them out")
+        made[name] = _rate_limit(f"rate_limits.{name}", of)
+    return made
 
 
-def _from_words(text: str) -> Iterator[tuple[str, RateLimit]]:
-    """Yield what "name=calls/tokens, name=calls" says."""
+def _from_words(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the names and the counts of "name=calls/tokens, name=calls"."""
     for part in text.split(","):
         name, sign, counts = part.partition("=")
-        calls, _, tokens = counts.partition("/")
-        if not part.strip() or part.strip().lower() in ("none", "off"):
-            continue
-        try:
-            limits = [int(count) if count.strip() else None for count in (calls, tokens)]
-        except ValueError:
-            limits = []
-        if not sign or not limits:
-            raise SettingsError(
-                "rate_limits", f"must be like claude=50/40000 (calls/tokens), not {_shown(part)}"
-            )
-        yield name.strip(), RateLimit(*limits)
+        if part.strip() and part.strip().lower() not in ("none", "off"):
+            yield name, counts if sign else f"{part} without ="
 
 
-def _rate_limit(name: object, of: object) -> RateLimit:
-    path = f"rate_limits.{name}"
-    if not isinstance(name, str) or not name.strip(" /"):
-        raise SettingsError("rate_limits", "needs the name of a provider, or of provider/model")
+def _limited(written: object) -> str:
+    """Return whom a rate limit is for, as providers are named."""
+    parts = written.lower().split("/", 1) if isinstance(written, str) and "*" not in written else ""
+    name = "/".join(part.strip() for part in parts)
+    if not name or name.startswith("/") or name.endswith("/"):
+        wrong = f"needs the name of a provider, or of provider/model, not {_shown(written)}"
+        raise SettingsError("rate_limits", wrong)
+    return name
+
+
+def _counts(said: str | int) -> RateLimit:
+    """Return the limit that "calls/tokens" says, or "calls", or "/tokens"."""
+    try:
+        calls, _, tokens = str(said).partition("/")
+        return RateLimit(*(int(count) if count.strip() else None for count in (calls, tokens)))
+    except ValueError:
+        wrong = f"must be like claude=50/40000 (calls/tokens), not {_shown(said)}"
+        raise SettingsError("rate_limits", wrong) from None
+
+
+def _rate_limit(path: str, of: object) -> RateLimit:
     known = [item.name for item in fields(RateLimit)]
+    if isinstance(of, str | int) and not isinstance(of, bool):
+        of = _counts(of)
     if isinstance(of, RateLimit):
         of = {name: getattr(of, name) for name in known}
     if not isinstance(of, Mapping):
-        raise SettingsError(path, f"must be a table of {', '.join(known)}")
+        wrong = f"must be a number of calls, calls/tokens, or a table of {', '.join(known)}"
+        raise SettingsError(path, wrong)
     unknown = next((name for name in of if name not in known), None)
     if unknown is not None:
         raise SettingsError(f"{path}.{unknown}", f"unknown; known: {', '.join(known)}")
     for what, count in of.items():
         if count == 0 and not isinstance(count, bool):
-            raise SettingsError(
-                f"{path}.{what}",
-                "a limit of 0 would wait for ever: leave the provider out of `failover` instead",
-            )
+            wrong = "a limit of 0 would wait for ever: leave it out of `failover` instead"
+            raise SettingsError(f"{path}.{what}", wrong)
         if count is not None:
             check_count(f"{path}.{what}", count)
     made = RateLimit(**of)

@@ -7,9 +7,10 @@ are in `commands`, which needs click; it is imported when one is run.
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import StringIO
+from threading import current_thread, main_thread
 
 from zejzl.cli.terminal import FAILED, INTERRUPTED, TERMINATED, explained, safe, word
 
@@ -23,13 +24,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a letter that the terminal lacks is no failure
             stream.reconfigure(errors="backslashreplace")
-    terminated = _terminated_as_interrupted()
+    with _terminated_as_interrupted() as terminated:
+        return _ended(argv, terminated)
+
+
+def _ended(argv: Sequence[str] | None, terminated: Sequence[int]) -> int:
+    """Run one command; return its exit code, whatever it ends with."""
     try:
         code = _run(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more would only garble the goodbye
+        if terminated:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return TERMINATED if terminated else INTERRUPTED
     except OSError as problem:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
@@ -40,8 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return left.code if isinstance(left.code, int) else FAILED
 
 
-def _terminated_as_interrupted() -> list[int]:
-    """Let SIGTERM, as a service's end is told, be what Ctrl-C is; return where it is noted."""
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[Sequence[int]]:
+    """Let SIGTERM, as a service's end is told, be what Ctrl-C is; yield where it is noted."""
     noted: list[int] = []
 
     def terminate(number: int, frame: object) -> None:
@@ -50,10 +59,16 @@ def _terminated_as_interrupted() -> list[int]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.raise_signal(signal.SIGINT)
 
-    with suppress(ValueError):  # in a thread, where a program has handlers of its own
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, terminate)
-    return noted
+    is_ours = current_thread() is main_thread() and (
+        signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # else a program has one of its own
+    )
+    if is_ours:
+        signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield noted
+    finally:
+        if is_ours and not noted:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _run(argv: list[str]) -> int:

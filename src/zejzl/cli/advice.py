@@ -19,6 +19,7 @@ class Place:
         others: How to let somebody else answer.
         anew: How to leave the conversation.
         model: How to name a model; so too `deadline` and `patience`.
+        park: How to keep a question until somebody can answer; "" where it cannot be.
         pinned: Whether the question was for one provider and nobody else.
         shown: Whether the beginning of the answer stands above.
     """
@@ -28,6 +29,7 @@ class Place:
     model: str
     deadline: str
     patience: str
+    park: str = ""
     pinned: bool = False
     shown: bool = False
 
@@ -43,6 +45,7 @@ SHELL = Place(
     model="--model",
     deadline="--deadline, ZEJZL_DEADLINE",
     patience="--patience",
+    park="--park",
 )
 CHAT = Place(
     others="ask somebody else: /provider",
@@ -56,6 +59,7 @@ LATER = "try again later{place.or_others}"
 KEY = "check {key} in the environment or .env"
 PRICE = "add its price: `{zejzl} costs --help` shows how"
 DEADLINE = 60.0  # seconds, where nothing else is set
+LONG = 600.0  # seconds for which nobody sits and waits
 MODEL = "check the model's name ({place.model})"
 
 # What to do about a failure; the first class that fits.
@@ -117,16 +121,27 @@ def _fitting(problem: BaseException, place: Place) -> Iterator[str]:
         return
     elif isinstance(problem, errors.RateLimited) and problem.retry_after is not None:
         seconds = math.ceil(problem.retry_after * (1.0 + SPREAD))
+        if seconds > LONG:
+            yield f"{LATER}{_or_park(place)}"
+            return
         longer = " (and more than that: {place.deadline})" if seconds >= DEADLINE else ""
         yield f"{LATER}, or let it wait so long: {{place.patience}} {seconds}{longer}"
     elif isinstance(problem, errors.CircuitOpen) and _key_refused(problem):
         yield f"{KEY}{{place.or_others}}"
     elif isinstance(problem, errors.SpendLimitReached) and "no price" in problem.reason:
         yield PRICE
+    elif isinstance(problem, errors.SettingsError) and problem.setting == "prices":
+        yield "correct it there: the setting `prices` (ZEJZL_PRICES) names the file"
+    elif isinstance(problem, errors.SettingsError) and hasattr(problem, "__notes__"):
+        return  # they say where it is
     elif isinstance(problem, errors.BadRequest) and problem.status == 404:
         yield MODEL + ", and whether the address should end in /v1: `{zejzl} providers` shows both"
     else:
         yield from [said for kind, said in _ADVICE if isinstance(problem, kind)][:1]
+
+
+def _or_park(place: Place) -> str:
+    return f", or keep it until somebody can answer: {place.park}" if place.park else ""
 
 
 def _key_refused(problem: errors.CircuitOpen) -> bool:

@@ -5,11 +5,13 @@ that Ctrl-C means the one or the other: it stops the answer, or leaves the promp
 """
 
 import asyncio
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from textwrap import indent
+from types import FrameType
 from uuid import uuid4
 
 from ai_framework import OFFLINE, AsyncMessageBus
@@ -169,6 +171,7 @@ class Chat:
         self._bus = bus
         self._asking = asking
         self._typed = sys.stdin.isatty()
+        self._leaves = False
         self._replies: list[Reply] = []
         self._failure = WELL
         self._commands: dict[str, Callable[[str], None]] = {
@@ -186,6 +189,7 @@ class Chat:
         """Answer line after line; return the exit code."""
         with asyncio.Runner() as self._runner:
             try:
+                self._leave_when_terminated()
                 self._runner.run(self._bus.start())
                 if self._asking.provider is not None:
                     self._check(self._asking.provider)
@@ -194,6 +198,17 @@ class Chat:
                 return self._lines()
             finally:
                 self._runner.run(self._bus.stop())
+
+    def _leave_when_terminated(self) -> None:
+        """Let SIGTERM, which is a Ctrl-C to the command line, leave at once: it comes but once."""
+        before = signal.getsignal(signal.SIGTERM)
+        if callable(before):
+
+            def leave(number: int, frame: FrameType | None) -> None:
+                self._leaves = True
+                before(number, frame)
+
+            signal.signal(signal.SIGTERM, leave)
 
     def _lines(self) -> int:
         pressed = False  # Ctrl-C, since the last line
@@ -205,7 +220,7 @@ class Chat:
                 pressed = False
                 self._take(text)
             except KeyboardInterrupt:
-                if not self._typed or pressed:
+                if not self._typed or pressed or self._leaves:
                     raise
                 pressed = True
                 self._say("\n(Ctrl-C again or Ctrl-D leaves)")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zejzl.cli.group import EVERYBODY, FAILOVER, Work, command, of_bus, shown, zejzl
+from zejzl.cli.group import EVERYBODY, FAILOVER, Work, command, named, of_bus, shown, zejzl
 from zejzl.cli.terminal import FAILED, UNHEALTHY, WELL, Terminal, word
 from zejzl.errors import Parked
 from zejzl.events import to_json
@@ -76,7 +76,7 @@ def _question(words: tuple[str, ...]) -> str:
 @command("ask")
 @click.argument("words", nargs=-1)
 @click.option("-p", "--provider", help="Who is to answer, and nobody else; NAME or NAME/MODEL.")
-@click.option("-c", "--conversation", help="Remember the turns under this name.")
+@click.option("-c", "--conversation", callback=named, help="Remember the turns under this name.")
 @click.option("--stream/--no-stream", default=None, help="Show the answer while it comes.")
 @click.option("--park", is_flag=True, help="Keep it where nobody can answer at present.")
 @click.option("--key", help="Your own name for it: asked again under that, it is answered once.")
@@ -137,7 +137,12 @@ async def _ask(terminal: Terminal, question: str, *, stream: bool, **how: Any) -
 @click.argument("provider", required=False)
 @click.argument("text", required=False)
 @click.option(
-    "-c", "--conversation", default="default", show_default=True, help="Which one to go on with."
+    "-c",
+    "--conversation",
+    default="default",
+    show_default=True,
+    callback=named,
+    help="Which one to go on with.",
 )
 @asking
 def chat(
@@ -258,7 +263,7 @@ def _judged(terminal: Terminal, found: "list[Checked]") -> int:
 
 
 @command("history")
-@click.argument("conversation", default="default")
+@click.argument("conversation", default="default", callback=named)
 @click.option("--all", "everything", is_flag=True, help="The newest messages of all, failed too.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
 async def history(terminal: Terminal, conversation: str, everything: bool, limit: int) -> int:

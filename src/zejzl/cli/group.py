@@ -85,6 +85,13 @@ def shown(terminal: Terminal, found: T, show: Callable[[Terminal, T], None]) -> 
     return WELL
 
 
+def named(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse the name of a conversation that is none."""
+    if value is not None and not value.strip():
+        raise click.UsageError(f"{param.opts[0]} needs a name: it is empty", ctx)
+    return value
+
+
 def of_bus(work: Work) -> Work:
     """Add the option that says which running bus is meant."""
     return click.option("--bus", default="", metavar="ID", help=WHICH)(work)

@@ -18,12 +18,12 @@ from zejzl.cli.terminal import FAILED, WELL, Terminal, age, counted, in_brief, l
 from zejzl.cli.terminal import told as failure
 from zejzl.clock import SystemClock
 from zejzl.engine.commands import every
-from zejzl.engine.once import causes_of
+from zejzl.engine.once import causes_of, reply_of, ticket_of
 from zejzl.engine.parking import ParkedRequest, ParkedWork
 from zejzl.engine.record import GIVEN_UP, WAITS
 from zejzl.errors import BusNotRunning, NoSuchRequest, Parked, RequestUnderWay, ZejzlError
 from zejzl.events import utc
-from zejzl.messages import Message, Reply
+from zejzl.messages import Reply
 from zejzl.policies.parking import Spacing
 from zejzl.ports import Kept
 from zejzl.settings import Settings
@@ -223,17 +223,24 @@ async def run(terminal: Terminal, settings: Settings) -> int:
         ValueError: If no provider's key is set.
     """
     waiting = _hopeful((await parked(settings, MOST)).requests)
-    ended: list[Message] = []
+    ended: list[Kept] = []
     if waiting:
         async with AsyncMessageBus(settings) as bus:
             check_models(bus)
             with terminal.waiting(f"{counted(len(waiting), 'request')} to answer …"):
                 await _watch(terminal, bus, waiting, ended)
     if terminal.as_json:
-        terminal.json([message.to_json() for message in ended])
+        terminal.json([_ended(one) for one in ended])
     elif not ended:
         terminal.say("nothing waits")
-    return WELL if all(message.response is not None for message in ended) else FAILED
+    return WELL if all(one.message.response is not None for one in ended) else FAILED
+
+
+def _ended(one: Kept) -> Reply | dict[str, object]:
+    """Return what became of a request for programs, as `--result` would."""
+    if one.message.response is not None:
+        return reply_of(one)
+    return {"error": failure(ticket_of(one))}
 
 
 def _hopeful(found: Sequence[ParkedRequest]) -> dict[str, ParkedRequest]:
@@ -244,14 +251,14 @@ async def _watch(
     terminal: Terminal,
     bus: AsyncMessageBus,
     waiting: dict[str, ParkedRequest],
-    ended: list[Message],
+    ended: list[Kept],
 ) -> None:
     clock = SystemClock()
     async for _ in every(clock, LOOKS):
         before, waiting = waiting, _hopeful(await bus.parked(MOST))
         for id in before:
             if id not in waiting and (one := await bus.store.kept(id=id)) is not None:
-                ended.append(one.message)
+                ended.append(one)
                 if not terminal.as_json:
                     terminal.say(told(one.message))
         for id, now in waiting.items():
@@ -309,7 +316,7 @@ def _told_apart(ids: Sequence[str]) -> int:
 
 def _due(due_at: datetime) -> str:
     wait = (due_at - utc(SystemClock().wall())).total_seconds()
-    return f"in {age(wait)}" if wait > 0.0 else "now"
+    return f"in {age(wait)}" if wait >= 0.5 else "now"
 
 
 def _cause(one: ParkedRequest) -> str:

@@ -88,7 +88,10 @@ def replay(
     found = []
     for at, variant in enumerate(variants, 1):
         with _progress(terminal, f"{at} of {len(variants)}: {variant.name}") as told, _quiet():
-            found.append(simulate(incident, variant.settings, seed=seed, progress=told))
+            try:
+                found.append(simulate(incident, variant.settings, seed=seed, progress=told))
+            except SettingsError as wrong:
+                raise _noted(wrong, {**given, **variant.changes}) from None
     if terminal.as_json:
         terminal.json(_told(incident, seed, variants, found))
     else:
@@ -105,12 +108,17 @@ def _incident(span: Span, settings: Settings, told: Callable[[float], None]) -> 
         raise IncidentError("", f"which one? Give a file, `{LAST}`, or --since")
     if name is not None and (span.since or span.until):
         raise IncidentError("", f"--since and --until are for what the database has, not {name}")
+    if name not in (None, LAST) and span.stream:
+        problem = "is for what the database has: a file says itself what was streamed"
+        raise IncidentError("--stream", problem)
     if name is not None and name != LAST:
         try:
             return Incident.from_toml(name)
         except FileNotFoundError:
             problem = f"there is no such file; `{LAST}` is the newest that the database has"
             raise IncidentError(name, problem) from None
+        except OSError as problem:
+            raise IncidentError(name, f"cannot be read: {problem.strerror}") from problem
     times = _times(span)
     return asyncio.run(_of_database(times, settings, told, stream=span.stream))
 
@@ -158,31 +166,38 @@ def _time(option: str, text: str) -> datetime:
 
 def _save(incident: Incident, path: Path) -> None:
     text = incident.to_toml()
-    with path.open("x", encoding="utf-8") as file:
-        try:
-            file.write(text)
-            file.flush()
-        except BaseException:
-            path.unlink()  # half of one is none
-            raise
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            try:
+                file.write(text)
+                file.flush()
+            except BaseException:
+                path.unlink()  # half of one is none
+                raise
+    except OSError as problem:
+        raise OSError(f"{path} cannot be written: {problem.strerror}") from problem
 
 
 # Which settings ----------------------------------------------------------------------------------
 
 
 def _pairs(text: str) -> dict[str, str]:
-    """Return "a=1,b=2" as pairs; a part without "=" goes on with the value before it."""
+    """Return "a=1,b=2" as pairs; a part without "=" goes on with the value before it.
+
+    So does one that is no setting's after rate limits, which are written like pairs themselves.
+    """
     found: dict[str, str] = {}
-    name = ""
+    name, known = "", [item.name for item in fields(Settings)]
     for part in text.split(","):
         before, equals, value = part.partition("=")
-        if equals:
+        if equals and (name != "rate_limits" or before.strip() in known):
             name = before.strip()
             found[name] = value.strip()
         elif name:
             found[name] += f",{part.strip()}"
         else:
-            raise SettingsError(text.strip() or "''", "must be NAME=VALUE")
+            wrong = SettingsError(text.strip() or "''", "must be NAME=VALUE")
+            raise _noted(wrong, {wrong.setting: text})
     return found
 
 
@@ -193,7 +208,17 @@ def _settings(changes: Mapping[str, str]) -> Settings:
     for name in flags:
         if values.get(name, "").lower() in ("off", "none"):
             values[name] = False
-    return Settings.from_env(**values)
+    try:
+        return Settings.from_env(**values)
+    except SettingsError as wrong:
+        raise _noted(wrong, values) from None
+
+
+def _noted(wrong: SettingsError, given: Mapping[str, object]) -> SettingsError:
+    """Return what is wrong with a setting, with where it is if it was given here."""
+    if wrong.setting.partition(".")[0] in given:
+        wrong.add_note("as --set or --against has it")
+    return wrong
 
 
 def _variants(

@@ -17,6 +17,7 @@ from typing import Any
 from zejzl.cli.terminal import Terminal, age, amount, facts, in_brief, moment, number, usd, word
 from zejzl.clock import Clock, SystemClock
 from zejzl.engine.parking import STATES
+from zejzl.errors import StoreError
 from zejzl.events import UNTRIED, RecoveryRecorded, utc
 from zejzl.messages import Message
 from zejzl.ports import Kept, Spending
@@ -37,7 +38,11 @@ SHORT = 8  # letters of a bus's id that tell it from others
 async def kept(settings: Settings) -> AsyncIterator[SqliteStore | None]:
     """Open the database by itself; None where there is none yet, and none is made."""
     path = settings.home / "zejzl.db"
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as problem:
+        raise StoreError(f"the database {path} cannot be opened: {problem.strerror}") from problem
+    if not there:
         yield None
         return
     async with opened(settings) as store:
@@ -137,7 +142,7 @@ def _read(text: str) -> dict[str, Any]:
     for name in ("circuit_breakers", "limits"):
         for of in magic.setdefault(name, {}).values():
             of.items()
-    for row in magic.setdefault("preferences", []):
+    for row in [*magic.setdefault("preferences", []), *body.setdefault("rate_limits", [])]:
         row.items()
     magic.setdefault("rituals", {}).items()
     return body
@@ -216,9 +221,9 @@ def show_status(terminal: Terminal, found: StatusReport) -> None:
     said: dict[str, object] = {"database": f"{found.path} ({found.bytes / 1024:,.0f} KiB)"}
     if found.messages:
         ends = ", ".join(f"{count} {end}" for end, count in sorted(found.messages.items()))
-        said[f"newest {sum(found.messages.values()):,} messages"] = ends
+        said[_newest(sum(found.messages.values()), "message")] = ends
     if found.recoveries["all"]:
-        said[f"newest {found.recoveries['all']:,} remedies"] = (
+        said[_newest(found.recoveries["all"], "remed", "y", "ies")] = (
             f"{found.recoveries['helped']} helped; `{word()} heal` lists them"
         )
     if found.parked:
@@ -230,12 +235,16 @@ def show_status(terminal: Terminal, found: StatusReport) -> None:
         said["spent today (UTC)"] = f"${usd(found.spent_today_usd)}{of}; `{word()} costs` has more"
     terminal.say("\n".join(facts(said)))
     if not found.running and found.messages.get(UNDER_WAY):
-        terminal.say(f"`{word()} recover` settles what a dead process left under way")
+        terminal.say(f"`{word()} recover --dry-run` shows what a dead process left under way")
     for message in found.failures:
         terminal.say(
             f"failed at {moment(message.timestamp)}: {in_brief(message.content)}"
             f"\n  {in_brief(message.error or '', 160)}"
         )
+
+
+def _newest(number: int, noun: str, one: str = "", more: str = "s") -> str:
+    return f"newest {noun}{one}" if number == 1 else f"newest {number:,} {noun}{more}"
 
 
 def _show_bus(terminal: Terminal, bus: BusReport) -> None:
@@ -279,10 +288,18 @@ def _known(bus: BusReport) -> dict[str, object]:
         known["burst credits"] = f"{number(magic['acorn_reserve'], 'g')} (acorns)"
     if "is_shielded" in magic:
         known["admission"] = admission(magic["is_shielded"])
+    nobodys = [str(of.get("name")) for of in body["rate_limits"] if not _holds(of, body)]
+    if nobodys:
+        known["rate limits of nobody"] = f"{', '.join(dict.fromkeys(nobodys))}: check their names"
     hardened = amount(magic.get("hardened_for")) - bus.age_s
     if bus.running and hardened > 0.0:
         known["hardened"] = f"for {age(hardened)}"
     return known
+
+
+def _holds(limit: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
+    """Say whether a rate limit is a registered provider's; one that was told is somebody's."""
+    return bool(limit.get("told")) or str(limit.get("name")).partition("/")[0] in body["providers"]
 
 
 def admission(raised: object) -> str:
@@ -325,7 +342,7 @@ def next_try(breaker: Mapping[str, Any], bus: BusReport) -> str:
     wait = amount(breaker.get("retry_after"))
     if not bus.running or breaker_state(breaker) in ("closed", "half_open"):
         return ""
-    return f"in {age(wait - bus.age_s)}" if wait > bus.age_s else "now"
+    return f"in {age(wait - bus.age_s)}" if wait - bus.age_s >= 0.5 else "now"
 
 
 # Recovery log --------------------------------------------------------------------------------

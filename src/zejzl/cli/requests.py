@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zejzl.cli.group import command, shown
+from zejzl.cli.group import command, named, shown
 from zejzl.cli.reports import RECENT, kept
 from zejzl.cli.terminal import FAILED, WELL, Terminal, explained, told, word
 from zejzl.messages import Message
@@ -28,7 +28,9 @@ ID_OR_ALL = "ID|all"
     show_default=True,
     help="What a row is of.",
 )
-@click.option("-c", "--conversation", metavar="ID", help="Of this conversation alone.")
+@click.option(
+    "-c", "--conversation", metavar="ID", callback=named, help="Of this conversation alone."
+)
 async def costs(
     terminal: Terminal,
     days: int | None,
@@ -118,6 +120,10 @@ async def recover(terminal: Terminal, resend: bool, dry_run: bool) -> int:
         terminal.say("nothing was left in flight")
     for one in found if not terminal.as_json else ():
         _show(terminal, one)
+    if found and not resend and not terminal.as_json:
+        terminal.say(
+            f"settled as failed, for good: `{word()} recover --resend` asks again what is not yet"
+        )
     return FAILED if any(one.error is not None for one in found) else WELL
 
 

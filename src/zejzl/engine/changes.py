@@ -286,7 +286,8 @@ def changed(settings: Settings, difference: Mapping[str, object]) -> Settings:
     if isinstance(failover := merged.get("failover"), list):
         merged["failover"] = tuple(failover)
     if isinstance(limits := merged.get("rate_limits"), Mapping):
-        merged["rate_limits"] = {**settings.rate_limits, **limits}
+        named = {str(name).strip().lower(): limit for name, limit in limits.items()}
+        merged["rate_limits"] = {**settings.rate_limits, **named}
     return replace(settings, **merged)
 
 

@@ -1,11 +1,11 @@
 """Requests that the store knows already: answered, under way, or to be taken up again."""
 
+import json
 from dataclasses import dataclass, replace
 
 from zejzl.clock import Clock
 from zejzl.engine.journal import Conversations, Journal, key_busy
 from zejzl.engine.ledger import total_cost
-from zejzl.engine.options import Options
 from zejzl.engine.record import GIVEN_UP, NEW, WAITS, Work
 from zejzl.errors import FailureClass, GivenUp, Parked
 from zejzl.messages import Attempt, Message, Reply, Usage
@@ -96,9 +96,17 @@ class Once:
 
 
 def _asked_otherwise(before: Terms, now: Terms) -> str:
-    """Return what of a request would make it another one; "" where nothing does."""
-    then, these = Options.from_json(before.options), Options.from_json(now.options)
-    return next((name for name in SAME if getattr(then, name) != getattr(these, name)), "")
+    """Return what of a request makes it another one; "": nothing, or the earlier cannot be read."""
+    try:
+        then, these = json.loads(before.options or "{}"), json.loads(now.options or "{}")
+        return next((name for name in SAME if _plain(then, name) != _plain(these, name)), "")
+    except (ValueError, AttributeError, RecursionError):
+        return ""  # of another version: its answer is the key's all the same
+
+
+def _plain(options: dict[str, object], name: str) -> object:
+    value = options.get(name)
+    return value.strip().lower() if name == "provider" and isinstance(value, str) else value
 
 
 def again(kept: Kept, *, waited: bool = False) -> Work:

@@ -29,7 +29,7 @@ from zejzl.errors import (
 )
 from zejzl.events import utc
 from zejzl.messages import Attempt, Message, Reply
-from zejzl.policies.parking import LONGEST, Spacing
+from zejzl.policies.parking import MOST_TOLD, Spacing
 from zejzl.ports import Kept, Store
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,10 @@ class ParkedWork:
         while True:
             kept = await self._store.kept(id=id)
             if kept is None:
-                raise NoSuchRequest(id)
+                why = (
+                    "it may be older than retention, or the beginning of an id: the whole is needed"
+                )
+                raise NoSuchRequest(id, why)
             if kept.message.response is not None:
                 return reply_of(kept)
             if kept.state in ("dead", "settled") or self._clock.now() >= ends:
@@ -173,8 +176,9 @@ class ParkedWork:
         if kept is None:
             raise NoSuchRequest(id)
         if kept.state == "settled" or not kept.terms.parks:
-            over = "it was answered" if kept.message.response is not None else "it is over"
-            raise NoSuchRequest(id, over if kept.terms.parks else "it was never to be parked")
+            end = "was answered" if kept.message.response is not None else "ended without an answer"
+            never = "it was sent without `park`, so it never waits"
+            raise NoSuchRequest(id, f"it waits no more, it {end}" if kept.terms.parks else never)
         if not await self._store.reopen(id):
             raise RequestUnderWay(f"request {id} is under way at this moment: wait for its end")
         return kept
@@ -228,18 +232,18 @@ class ParkedWork:
         self._under_way.discard(task)
         self._news.set()
 
-    async def _pause(self) -> float | None:
-        """Return the seconds until it is worth looking again; None: until there is news."""
+    async def _pause(self) -> float:
+        """Return the seconds until it is worth looking again, if there is no news before."""
         due_at = await self._store.next_due() if self._ready() else None
         wait = None
         if due_at is not None and len(self._under_way) < MOST_AT_ONCE:
             now = utc(self._clock.wall())
             wait = max(0.001, (due_at - now) / timedelta(seconds=1))
-            if wait > LONGEST + self._spacing.first:  # the wall's clock was another then
+            if wait > MOST_TOLD + self._spacing.first:  # the wall's clock was another then
                 self._hopeful, wait = True, 0.001
-        if self._store.shared:
-            wait = LOOK_SPACING if wait is None else min(wait, LOOK_SPACING)
-        return wait
+        # What is parked meanwhile is not due before its spacing is over.
+        soon = LOOK_SPACING if self._store.shared else self._spacing.first
+        return soon if wait is None else min(wait, soon)
 
     async def _one(self, kept: Kept) -> None:
         """Take one request up again."""

@@ -41,7 +41,8 @@ def load(path: Path | None) -> Prices:
     except FileNotFoundError:
         raise SettingsError("prices", f"there is no file {path}") from None
     except (OSError, ValueError) as problem:  # ValueError: no file can have such a name
-        raise SettingsError("prices", f"{path} cannot be read: {problem}") from problem
+        said = problem.strerror if isinstance(problem, OSError) else problem
+        raise SettingsError("prices", f"{path} cannot be read: {said}") from problem
     return _read(str(path), body, over=builtin)
 
 

@@ -12,7 +12,7 @@ do is in it already.
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -79,6 +79,14 @@ class Quotas:
         }
         self._rates = rates
         self.any = bool(rates or self._learned)
+
+    def warn(self, providers: Collection[str]) -> None:
+        """Tell of limits that hold for nobody: none of the registered providers has their name."""
+        for name in self._rates:
+            provider = name.partition("/")[0]
+            if provider not in providers:
+                known = ", ".join(providers) or "none"
+                log.warning("the rate limit of %s holds for nobody; registered: %s", name, known)
 
     def limits(self, target: Target) -> bool:
         """Say whether any limit holds for a call."""
@@ -189,7 +197,9 @@ class Quotas:
 
     def _names(self, target: Target) -> list[str]:
         """Return the names of the configured limits that hold for a call."""
-        names = target.name, f"{target.name}/{target.model}"
+        if not self._rates:
+            return []
+        names = target.name, f"{target.name}/{target.model}".lower()
         return [name for name in names if name in self._rates]
 
     def _meters(self, target: Target) -> list[Meter]:

@@ -17,7 +17,7 @@ from zejzl.engine.ledger import Ledger, octets, total_cost
 from zejzl.engine.quotas import Quotas
 from zejzl.engine.targets import Pick, Target
 from zejzl.engine.waiting import Recovered
-from zejzl.errors import FailureClass, GivenUp, Parked, StoreError, StoreLocked
+from zejzl.errors import AuthFailed, FailureClass, GivenUp, Parked, StoreError, StoreLocked
 from zejzl.events import RecoveryRecorded, RequestParked, utc
 from zejzl.magic import FairyMagic
 from zejzl.messages import Attempt, Bill, Message, Reply, Request
@@ -25,6 +25,7 @@ from zejzl.policies.parking import Spacing, may_wait
 from zejzl.ports import USUAL_TERMS, Terms
 
 WAITS, GIVEN_UP = "parked", "given up"  # begin the error of a request that is
+OFFLINE = "offline"  # the stand-in that the bus has while nobody can be asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,10 @@ class Record:
         Raises:
             TimeoutError: If that took longer than `seconds`; it may happen yet.
             SpendLimitReached: If the call may not be paid for.
+            AuthFailed: If it may wait for a model, and nobody but the stand-in would answer.
         """
+        if pick.target.name == OFFLINE and self._work.terms.parks:
+            raise AuthFailed("nobody can be asked: no provider's key is set", provider=OFFLINE)
         target, number = pick.target, len(self._work.earlier) + pick.number
         asked, pick.at = self._octets(request), utc(self._clock.wall())
         name, model, journal, limits = target.name, target.model, self._journal, self._ledger.limits

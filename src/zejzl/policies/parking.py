@@ -4,6 +4,7 @@ Pure. Units: seconds.
 """
 
 from dataclasses import dataclass
+from math import inf
 
 from zejzl.errors import FailureClass, NotNow, ProviderError, SpendLimitReached
 from zejzl.policies.diagnosis import classify
@@ -34,12 +35,12 @@ class Spacing:
         Args:
             age: Since it was asked, of one that was refused without a call: that is no try, but
                 it is looked at less and less often.
-            told: That whoever refused it wants to be left alone.
+            told: That whoever refused it wants to be left alone; infinity: nobody knows.
         """
         if tries >= self.tries:
             return None
         spaced = max(self.first * 2.0 ** min(tries, 60), age)
-        return max(min(spaced, LONGEST), min(told, MOST_TOLD))
+        return max(min(spaced, LONGEST), min(told, MOST_TOLD) if told < inf else 0.0)
 
 
 def may_wait(failure: Exception) -> bool:

@@ -6,8 +6,9 @@ that has no row of its own and is named as a dated snapshot has the price of wha
     ask for ──▶ provider/model ──▶ model ──▶ the same two without -2024-08-06 ──▶ provider/*
                                                                          └──▶ `base`, likewise
 
-A name with a slash is always a provider's: a reseller's model "deepseek/deepseek-chat" is not
-priced as DeepSeek's own. Nothing is guessed from names that only look alike: no row, no price.
+Capitals make no difference. A name with a slash is always a provider's: a reseller's model
+"deepseek/deepseek-chat" is not priced as DeepSeek's own. Nothing is guessed from names that only
+look alike: no row, no price.
 
 Pure. Units: USD, per million tokens in a table.
 """
@@ -53,11 +54,11 @@ class Prices:
 
     Attributes:
         as_of: Day of its oldest figures, as 2026-11-22; "" if that is not known.
-        rows: Its own rows, by name.
+        rows: Its own rows, by name in small letters, as which they are kept.
         base: Who is asked where no row here fits. So any row here wins over any there.
 
     Raises:
-        ValueError: If a row has no name that could ever be found.
+        ValueError: If a row has no name that could ever be found, or one that another has.
     """
 
     as_of: str = ""
@@ -69,9 +70,13 @@ class Prices:
     )
 
     def __post_init__(self) -> None:
-        for name in self.rows:
+        rows: dict[str, Price] = {}
+        for name, price in self.rows.items():
             _check_name(name)
-        object.__setattr__(self, "rows", dict(self.rows))
+            if name.lower() in rows:
+                raise ValueError(f"{shorten(repr(name))} is there twice: capitals do not matter")
+            rows[name.lower()] = price
+        object.__setattr__(self, "rows", rows)
 
     def find(self, provider: str, model: str) -> Price | None:
         """Return the price of a provider's model, or None where it is not known."""
@@ -79,7 +84,7 @@ class Prices:
         try:
             return self._found[key]
         except KeyError:
-            price = self._look_up(provider, model)
+            price = self._look_up(provider.lower(), model.lower())
         if len(self._found) >= MOST_LOOKUPS:
             self._found.clear()
         self._found[key] = price
@@ -122,7 +127,7 @@ def _amount(name: str, value: object) -> float:
     ):
         raise ValueError(
             f"{name} must be a finite number from 0, in USD per million tokens, "
-            f"not {shorten(words(value))}"
+            f"not {shorten(repr(value) if isinstance(value, str) else words(value))}"
         )
     return float(value)
 

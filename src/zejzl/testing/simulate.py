@@ -160,9 +160,11 @@ def simulate(
         progress: Is told now and then which share of the incident is over.
 
     Raises:
+        TypeError: If an argument is none of its kind.
         SettingsError: If the settings name a provider that the incident does not have.
         RuntimeError: If an event loop runs here already.
     """
+    _check(incident, settings, seed, progress)
     if _loop_runs():
         raise RuntimeError(
             "simulate() runs an event loop of its own, and one runs here already: use "
@@ -172,6 +174,19 @@ def simulate(
     wall = WALL if incident.began is None else incident.began.timestamp()
     work = simulated(incident, settings, seed=seed, progress=progress)
     return virtual.run(work, wall=wall, sealed=True)
+
+
+def _check(incident: object, settings: object, seed: object, progress: object) -> None:
+    """Raise TypeError unless each is what it should be."""
+    if not isinstance(incident, Incident):
+        wrong = f"incident must be an Incident, not {type(incident).__name__}"
+        raise TypeError(f"{wrong}: Incident.from_toml reads one from a file")
+    if not isinstance(settings, Settings | None):
+        raise TypeError(f"settings must be Settings, not {type(settings).__name__}")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed must be a whole number, not {type(seed).__name__}")
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress must be a function, not {type(progress).__name__}")
 
 
 def _loop_runs() -> bool:
@@ -194,9 +209,11 @@ async def simulated(
     The result is the same to the last bit where that program is `virtual.run(…, sealed=True)`.
 
     Raises:
+        TypeError: If an argument is none of its kind.
         SettingsError: If the settings name a provider that the incident does not have.
         RuntimeError: If the running event loop's time is not virtual.
     """
+    _check(incident, settings, seed, progress)
     if not isinstance(asyncio.get_running_loop(), virtual.VirtualLoop):
         raise RuntimeError(
             "simulated() needs an event loop on virtual time (zejzl.testing.virtual.run), and this "
