@@ -2,8 +2,11 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count, product
+from math import inf, nan
 from random import Random
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -112,46 +115,75 @@ def test_shares_that_divide_nothing_are_refused(shares: dict[str, float]) -> Non
 # Bets ----------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.tuples(st.integers(0, 1), st.booleans()), max_size=60), st.integers(1, 4))
-def test_a_bet_is_fair_whatever_came_before(past: list[tuple[int, bool]], larger: int) -> None:
-    # Whatever both arms' chance is, the next block multiplies the money by 1 at most, on average.
-    sizes = (1, larger)
-    for chance in (0.1, 0.5, 0.8):
-        expected = 0.0
-        for outcomes in range(2 ** (1 + larger)):
-            bet = Bet(sizes)
-            for arm, happened in past:
-                bet.see(arm, happened)
-            saved = bet.to_json()
-            assert isinstance(saved["waiting"], list)
-            bet.load({**saved, "waiting": ["", ""]})
-            before, weight = bet.e_value, 1.0
-            for place in range(1 + larger):
-                happened = bool(outcomes >> place & 1)
-                weight *= chance if happened else 1 - chance
-                bet.see(int(place > 0), happened)
-            expected += weight * bet.e_value / before
-        assert expected <= 1 + 1e-9
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.booleans()), max_size=60),
+    st.floats(0.01, 0.99),
+    st.booleans(),
+)
+def test_a_bet_is_fair_whatever_came_before_and_whatever_comes(
+    past: list[tuple[int, bool]], share: float, happened: bool
+) -> None:
+    # Nothing is assumed of the outcome, of this one or of those before: its arm alone is drawn.
+    before, *after = (Bet(share) for _ in range(3))
+    for bet in (before, *after):
+        for step in past:
+            bet.see(*step)
+
+    for arm, bet in enumerate(after):
+        bet.see(arm, happened)
+
+    expected = share * after[0].e_value + (1 - share) * after[1].e_value
+    assert expected == pytest.approx(before.e_value, rel=1e-9)
 
 
-def test_a_bet_waits_until_a_block_is_whole() -> None:
-    bet = Bet((1, 2))
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.floats(0, 9)), min_size=80, max_size=120),
+    st.floats(0, 9),
+)
+def test_a_rail_is_fair_whatever_came_before_and_whatever_comes(
+    amounts: list[tuple[int, float]], amount: float
+) -> None:
+    before, *after = (Rail(0.3, 0.9) for _ in range(3))
+    for rail in (before, *after):
+        for step in amounts:
+            rail.see(*step)
+
+    for arm, rail in enumerate(after):
+        rail.see(arm, amount)
+
+    expected = 0.3 * after[0].bet.e_value + 0.7 * after[1].bet.e_value
+    assert expected == pytest.approx(before.bet.e_value, rel=1e-9)
+
+
+def test_a_bet_grows_where_the_arms_differ_and_knows_by_how_much() -> None:
+    bet = Bet(0.5)
 
     bet.see(0, True)
-    bet.see(1, False)
-    before = bet.e_value
-    bet.see(1, False)
-    bet.see(0, True)
-    bet.see(1, False)
+    first = bet.e_value
     bet.see(1, False)
 
-    assert before == 1.0
-    assert bet.e_value > 1.0
+    # ½ of ¾ and ½ made a success so far, ½ of ¼ and ½ a failure.
+    assert first == 1.0
+    assert bet.e_value == pytest.approx(0.5 / 0.375)
     assert bet.shares == (1.0, 0.0)
+    assert bet.counts == [[1, 0], [0, 1]]
+
+
+def test_what_hits_both_arms_is_no_evidence_however_far_one_is_ahead() -> None:
+    bet = Bet(0.5)
+
+    for happened in (True, False):
+        for _ in range(300):
+            bet.see(0, happened)
+            bet.see(1, happened)
+        for _ in range(40):  # one arm had more of the good times, and of the bad ones
+            bet.see(0, happened)
+
+    assert bet.e_value < 1.0
 
 
 def test_a_bet_won_for_ever_is_still_a_number() -> None:
-    bet = Bet((1, 1))
+    bet = Bet(0.5)
 
     for _ in range(3_000):
         bet.see(0, True)
@@ -161,7 +193,7 @@ def test_a_bet_won_for_ever_is_still_a_number() -> None:
 
 
 def test_what_is_large_is_told_by_the_first_of_the_arm_with_less() -> None:
-    rail = Rail((1, 1), 0.9)
+    rail = Rail(0.5, 0.9)
 
     for amount in range(FEW):
         rail.see(0, float(amount))
@@ -177,7 +209,7 @@ def test_what_is_large_is_told_by_the_first_of_the_arm_with_less() -> None:
 
 
 def test_a_rail_without_amounts_says_nothing() -> None:
-    rail = Rail((1, 1), 0.9)
+    rail = Rail(0.5, 0.9)
 
     assert (rail.mean(0), rail.p95(1), rail.bet.e_value) == (None, None, 1.0)
 
@@ -209,6 +241,24 @@ def test_the_better_arm_is_kept_with_its_evidence() -> None:
     assert ruling.ci95[0] > 0.5 < ruling.difference == 1.0
     assert ruling.treatment.mean_usd == pytest.approx(0.01)
     assert json.loads(json.dumps(ruling.to_json()))["treatment"]["successes"] == 20
+
+
+@pytest.mark.parametrize("share", [0.1, 0.8])
+def test_the_odds_are_the_shares_that_arms_are_drawn_by(share: float) -> None:
+    made, success, large = trial(share=share), Bet(share), Bet(share)
+    for number in range(FEW + 4):
+        amount = 9.0 if number >= FEW else 1.0  # large, once the limits stand
+        for arm, name in enumerate(("new", "old")):
+            made.observe(name, number % 2 == arm, amount * (1 - arm), amount * (1 - arm))
+            success.see(arm, number % 2 == arm)
+            if number >= FEW:
+                large.see(arm, arm == 0)
+
+    ruling = made.ruling()
+
+    assert ruling.state == "running"
+    assert (ruling.e_value, ruling.e_slower) == (success.e_value, large.e_value)
+    assert ruling.e_dearer == ruling.e_slower != 1.0
 
 
 def test_the_worse_arm_is_reverted() -> None:
@@ -320,6 +370,13 @@ def test_an_arm_that_costs_more_than_the_limit_is_reverted() -> None:
         ({"share": 1.0}, "shares must"),
         ({"goal": "luck"}, "goal must be"),
         ({"most": 39}, "40 or more"),
+        ({"most": 100.0}, "a whole number"),
+        ({"most": 100.5}, "a whole number"),
+        ({"most": inf}, "a whole number"),
+        ({"most": nan}, "a whole number"),
+        ({"most": True}, "a whole number"),
+        ({"most": "100"}, "a whole number"),
+        ({"most": 10**9 + 1}, "up to 1,000,000,000"),
     ],
 )
 def test_a_trial_that_could_not_end_is_refused(settings: dict[str, object], problem: str) -> None:
@@ -330,6 +387,17 @@ def test_a_trial_that_could_not_end_is_refused(settings: dict[str, object], prob
 def test_an_arm_that_does_not_exist_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="no arm 'magic'; there are new and old"):
         trial().observe("magic", True)
+
+
+@pytest.mark.parametrize("amount", [nan, inf, -inf, 1e300])
+def test_an_amount_that_is_no_number_is_refused_and_nothing_taken_in(amount: float) -> None:
+    made = trial()
+
+    for seconds, cost in ((amount, 0.1), (0.1, amount)):
+        with pytest.raises(ValueError, match="cannot be"):
+            made.observe("new", True, seconds, cost)
+
+    assert made.to_json() == trial().to_json()
 
 
 def test_a_trial_knows_the_arm_of_a_conversation() -> None:
@@ -376,26 +444,70 @@ def test_a_trial_of_a_newer_version_is_left_alone() -> None:
         Trial.from_json({**trial().to_json(), "v": 99})
 
 
+def test_a_trial_that_was_counted_in_pairs_cannot_go_on_and_says_so() -> None:
+    with pytest.raises(ValueError, match="version 1 cannot go on"):
+        Trial.from_json({**trial().to_json(), "v": 1, "ended": None})
+
+
+EMPTY: dict[str, object] = {"ln": 0.0, "counts": [[0, 0], [0, 0]]}
+RAIL_EMPTY: dict[str, object] = {"bet": EMPTY, "sketches": [[0], [0]], "first": [[], []]}
+
+
 @pytest.mark.parametrize(
     ("part", "value"),
     [
-        ("ended", ["won", "because"]),
-        ("ended", "kept"),
+        ("v", None),
+        ("v", 2.0),
+        ("v", True),
+        ("ended", ["kept", "because"]),
         ("success", None),
-        (
-            "success",
-            {"ln": 0.0, "counts": [[0, 0]], "totals": [[0, 0], [0, 0]], "waiting": ["", ""]},
-        ),
-        ("success", {"ln": 0.0, "counts": [[0, -1], [0, 0]], "totals": [], "waiting": ["", ""]}),
-        ("seconds", {"sketches": 3, "first": [[], []]}),
-        ("seconds", {"sketches": [[0], [0]], "first": [["x"], []]}),
+        ("success", {**EMPTY, "counts": [[0, 0]]}),
+        ("success", {**EMPTY, "counts": [[0, -1], [0, 0]]}),
+        ("success", {**EMPTY, "counts": [[0, 10**16], [0, 0]]}),
+        ("success", {**EMPTY, "counts": [[0, True], [0, 0]]}),
+        ("success", {**EMPTY, "counts": [[0, 1.0], [0, 0]]}),
+        ("success", {**EMPTY, "counts": ["00", [0, 0]]}),
+        ("success", {**EMPTY, "ln": 0}),
+        ("success", {**EMPTY, "ln": nan}),
+        ("success", {**EMPTY, "waiting": ["", ""]}),
+        ("seconds", {**RAIL_EMPTY, "sketches": 3}),
+        ("seconds", {**RAIL_EMPTY, "sketches": [[0, 7, 1, 5, 1], [0]]}),
+        ("seconds", {**RAIL_EMPTY, "sketches": [[0, 5, 1, 5, 1], [0]]}),
+        ("seconds", {**RAIL_EMPTY, "first": [["x"], []]}),
+        ("seconds", {**RAIL_EMPTY, "first": [[1.0] * 21, []]}),
+        ("seconds", {**RAIL_EMPTY, "first": [[1.0] * 20, [1.0] * 21]}),
+        ("seconds", {**RAIL_EMPTY, "bet": {**EMPTY, "counts": [[1, 0], [0, 0]]}}),
         ("share", "half"),
         ("name", 3),
+        ("most", 100.0),
+        ("goal", "luck"),
+        ("more", 1),
     ],
 )
 def test_a_damaged_trial_is_told_not_believed(part: str, value: object) -> None:
+    whole = {**trial().to_json(), "success": EMPTY, "seconds": RAIL_EMPTY, "cost": RAIL_EMPTY}
+    assert Trial.from_json(whole).to_json() == trial().to_json()
+
+    with pytest.raises(ValueError, match=r"not|cannot|must"):
+        Trial.from_json({**whole, part: value})
+
+
+def test_a_trial_with_times_larger_than_any_is_told_too() -> None:
+    made = trial()
+    for _ in range(20):
+        made.observe("new", True, 1.0)
+        made.observe("old", False, 1.0)
+    seconds = json.loads(json.dumps(made.to_json()["seconds"]))
+    seconds["sketches"][0][0] = 10**400
+
+    with pytest.raises(ValueError, match="an amount that cannot be"):
+        Trial.from_json({**made.to_json(), "seconds": seconds})
+
+
+@pytest.mark.parametrize("part", sorted(trial().to_json()))
+def test_a_trial_without_one_of_its_parts_is_none(part: str) -> None:
     with pytest.raises(ValueError, match=r"not|cannot"):
-        Trial.from_json({**trial().to_json(), part: value})
+        Trial.from_json({key: value for key, value in trial().to_json().items() if key != part})
 
 
 # Simulated: false alarms and power -----------------------------------------------------------
@@ -403,18 +515,72 @@ def test_a_damaged_trial_is_told_not_believed(part: str, value: object) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.05, 0.5, 0.7, 0.95])
-def test_alike_arms_are_told_apart_in_three_trials_of_a_hundred_at_most(rate: float) -> None:
-    found = ends(1_000, succeeding(rate, rate))
+def test_alike_arms_are_told_apart_in_five_trials_of_a_hundred_at_most(rate: float) -> None:
+    found = ends(500, succeeding(rate, rate))
 
-    assert found["kept"] + found["reverted"] <= 30
+    assert found["kept"] + found["reverted"] <= 25
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("goal", ["success", "seconds", "cost"])
 def test_with_rails_too_there_are_false_alarms_in_five_of_a_hundred_at_most(goal: Goal) -> None:
-    found = ends(400, costing(), goal=goal)
+    found = ends(200, costing(), goal=goal)
 
-    assert found["kept"] + found["reverted"] <= 20
+    assert found["kept"] + found["reverted"] <= 10
+
+
+World = Callable[[Random], Iterator[tuple[bool, float, float]]]
+
+
+def outages(rng: Random) -> Iterator[tuple[bool, float, float]]:
+    """Good times and bad ones, in which everything is late and fails."""
+    while True:
+        for _ in range(rng.randint(50, 400)):
+            yield True, rng.lognormvariate(0, 0.3), 0.001
+        for _ in range(rng.randint(20, 150)):
+            yield False, rng.lognormvariate(2, 0.3), 0.001
+
+
+def step(rng: Random) -> Iterator[tuple[bool, float, float]]:
+    """All is well, and from some moment on nothing."""
+    for _ in range(300):
+        yield True, 0.1, 0.001
+    while True:
+        yield False, 10.0, 0.01
+
+
+def drift(rng: Random) -> Iterator[tuple[bool, float, float]]:
+    """It gets worse little by little."""
+    for number in count():
+        bad = min(1.0, number / 1_000)
+        yield rng.random() > 0.6 * bad, rng.lognormvariate(bad, 0.5), 0.001 * (1 + 2 * bad)
+
+
+def alike(rng: Random) -> Iterator[tuple[bool, float, float]]:
+    """Conversations fare as those before them did, mostly."""
+    good = True
+    while True:
+        if rng.random() < 0.05:
+            good = rng.random() < 0.7
+        yield good, rng.lognormvariate(0 if good else 1, 0.3), 0.001
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [outages, step, drift, alike])
+def test_what_hits_both_arms_gives_a_claim_in_five_trials_of_a_hundred_at_most(
+    world: World,
+) -> None:
+    claims = 0
+    for goal, share in product(get_args(Goal)[:2], (0.5, 0.1)):
+        for seed in range(100):
+            made = trial(share=share, goal=goal)
+            for number, outcome in enumerate(world(Random(seed))):
+                state = made.observe(made.arm(f"{seed}-{number}"), *outcome)
+                if state != "running":
+                    break
+            claims += state != "undecided"
+
+    assert claims <= 20  # of 400
 
 
 @pytest.mark.slow

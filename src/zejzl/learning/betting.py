@@ -1,16 +1,24 @@
-"""Bets against "both arms are alike": evidence that may be looked at after every observation.
+"""Bets on the arm, given the outcome: evidence that may be looked at after every observation.
 
-An e-value is what a gambler's money has become who bets at fair odds. If the arms are alike he
-reaches 20 at most once in 20 worlds, however often he looks and whenever he stops. A block is one
-outcome of each arm, or several of the larger one. With a and b the arms' estimates from the blocks
-before (Beta(½, ½) mixtures) and m their mean, weighted by the sizes, a block multiplies it by
+An e-value is what a gambler's money has become who bets at fair odds. Here he is shown an outcome
+and bets on the arm that it is of. A hash has drawn that arm, by shares that are known, before
+anything happened. So if the arms are alike, the outcome says nothing of it, and the shares are fair
+odds: whatever outcomes depend on, on each other, on an outage that hits everybody, on a world that
+changes. He reaches 20 in at most one of 20 drawings, however often he looks and whenever he stops.
 
-    p_a(outcome) · p_b(outcome) / (p_m(outcome) · p_m(outcome))
+With p_t and p_c how likely each arm made this outcome so far (Beta(½, ½) mixtures), and p_m their
+mean, weighted by the shares, the chance that it is of the treatment is share · p_t / p_m; its odds
+pay 1 / share. So an outcome of an arm multiplies the money by
 
-The guarantee is about outcomes that are independent of each other.
+    p_arm(outcome) / p_m(outcome)
 
-Pure. Sources: Turner, Ly & Grünwald, "Generic E-variables for exact sequential k-sample tests that
-allow for optional stopping", 2021 (blocks of any sizes); Ville, 1939.
+Alike means that the arm of a conversation changes nothing, neither what comes of it nor of others.
+One outcome of each may count: a second one of the same conversation has no arm drawn for it.
+
+Pure. The test is the design's alone, as in R. A. Fisher, "The Design of Experiments", 1935; to bet
+is after G. Shafer, "Testing by betting", 2021, and that one may stop at any time J. Ville's, 1939.
+Randomised trials are monitored by such bets in F. G. Zampieri, "Sequential Randomization Tests
+Using e-values", arXiv:2512.04366, with stakes of another kind.
 """
 
 from collections.abc import Sequence
@@ -21,25 +29,22 @@ from zejzl.learning.evidence import Fields, as_number
 from zejzl.learning.sketch import MICROSECONDS, Sketch
 
 FEW = 20  # first values of each arm, whose quantile a rail is about
-
-Sizes = tuple[int, int]
+_MOST_COUNT = 10**15  # more outcomes than anybody has
 
 
 class Bet:
     """Money that grows where two arms differ in how often something happens.
 
     Args:
-        sizes: Outcomes of each arm in a block: 1 and 1 where they are equally large.
+        share: Of the first arm, above 0 and below 1: how likely a conversation was to get it.
 
     Attributes:
-        totals: Of each arm, how often it happened, and how often not.
+        counts: Of each arm, how often it happened, and how often not.
     """
 
-    def __init__(self, sizes: Sizes) -> None:
-        self.totals = [[0, 0], [0, 0]]
-        self._sizes = sizes
-        self._waiting: tuple[list[bool], list[bool]] = ([], [])
-        self._counts = [[0, 0], [0, 0]]  # as the totals, in whole blocks
+    def __init__(self, share: float) -> None:
+        self.counts = [[0, 0], [0, 0]]
+        self._share = share
         self._ln = 0.0
 
     @property
@@ -50,32 +55,19 @@ class Bet:
     @property
     def shares(self) -> tuple[float, float]:
         """How often it happened, in each arm; 0 where nothing was seen."""
-        first, second = (yes / (yes + no) if yes + no else 0.0 for yes, no in self.totals)
+        first, second = (yes / (yes + no) if yes + no else 0.0 for yes, no in self.counts)
         return (first, second)
 
     def see(self, arm: int, happened: bool) -> None:
-        """Take in an outcome of one arm, 0 or 1."""
-        self.totals[arm][not happened] += 1
-        self._waiting[arm].append(happened)
-        while all(len(self._waiting[each]) >= self._sizes[each] for each in (0, 1)):
-            self._settle()
-
-    def _settle(self) -> None:
-        """Multiply the money by what the next block gives."""
-        estimates = [(yes + 0.5) / (yes + no + 1) for yes, no in self._counts]
-        sizes = self._sizes
-        mean = (sizes[0] * estimates[0] + sizes[1] * estimates[1]) / sum(sizes)
-        for arm, own in enumerate(estimates):
-            for happened in self._waiting[arm][: sizes[arm]]:
-                self._ln += log(own / mean if happened else (1 - own) / (1 - mean))
-                self._counts[arm][not happened] += 1
-            del self._waiting[arm][: sizes[arm]]
+        """Take in an outcome of one arm, 0 or 1: bet on the arm by what was seen before."""
+        first, second = ((row[not happened] + 0.5) / (sum(row) + 1) for row in self.counts)
+        mean = self._share * first + (1 - self._share) * second
+        self._ln += log((second if arm else first) / mean)
+        self.counts[arm][not happened] += 1
 
     def to_json(self) -> dict[str, object]:
         """Return JSON-ready values."""
-        words = ["".join("01"[each] for each in waiting) for waiting in self._waiting]
-        counts, totals = ([list(row) for row in rows] for rows in (self._counts, self.totals))
-        return {"ln": self._ln, "counts": counts, "totals": totals, "waiting": words}
+        return {"ln": self._ln, "counts": [list(row) for row in self.counts]}
 
     def load(self, body: object) -> None:
         """Become what `to_json` wrote.
@@ -84,29 +76,22 @@ class Bet:
             ValueError: If it is none.
         """
         read = Fields(body, "bet", version=None)
-        first, second = (
-            [sign == "1" for sign in str(word)] for word in _pair(read.body.get("waiting"))
-        )
-        counts, totals = _square(read.body.get("counts")), _square(read.body.get("totals"))
-        self._ln = read.number("ln")
-        self._counts, self.totals, self._waiting = counts, totals, (first, second)
-
-
-def _square(value: object) -> list[list[int]]:
-    rows = [list(_pair(row)) for row in _pair(value)]
-    if any(type(n) is not int or n < 0 for row in rows for n in row):
-        raise ValueError(f"not counts: {value!r:.40}")
-    return cast(list[list[int]], rows)
+        rows = [list(_pair(row)) for row in _pair(read.body.get("counts"))]
+        if any(type(n) is not int or not 0 <= n <= _MOST_COUNT for row in rows for n in row):
+            raise ValueError(f"not counts: {rows!r:.60}")
+        self._ln = float(read.number("ln"))
+        self.counts = cast(list[list[int]], rows)
 
 
 class Rail:
     """Amounts, such as seconds, and a bet on whether one arm's are large more often.
 
     Large is what exceeds a quantile of the first amounts of that arm where these are smaller: what
-    lies between two arms that are far apart tells them best.
+    lies between two arms that are far apart tells them best. That limit stands before the first
+    bet, so that the arm of what is bet on has no part in it.
 
     Args:
-        sizes: Of a block, as for the bet.
+        share: Of the first arm, as for the bet.
         quantile: From 0 to 1.
         unit: How many of the amounts make one second of a sketch, whose buckets begin at 1 ms.
 
@@ -114,8 +99,8 @@ class Rail:
         limit: What is large; None until both arms have 20 amounts.
     """
 
-    def __init__(self, sizes: Sizes, quantile: float, unit: float = 1.0) -> None:
-        self.bet = Bet(sizes)
+    def __init__(self, share: float, quantile: float, unit: float = 1.0) -> None:
+        self.bet = Bet(share)
         self.limit: float | None = None
         self._sketches = (Sketch(), Sketch())
         self._quantile = quantile
@@ -127,9 +112,12 @@ class Rail:
         self._sketches[arm].add(round(max(0.0, amount) / self._unit * MICROSECONDS))
         if self.limit is not None:
             self.bet.see(arm, amount > self.limit)
-            return
-        if len(self._first[arm]) < FEW:
+        elif len(self._first[arm]) < FEW:
             self._first[arm].append(amount)
+            self._limit()
+
+    def _limit(self) -> None:
+        """Choose what is large, if there is enough to choose it by."""
         if all(len(each) == FEW for each in self._first):
             self.limit = min(sorted(each)[int(self._quantile * FEW) - 1] for each in self._first)
 
@@ -148,7 +136,6 @@ class Rail:
         """Return JSON-ready values."""
         return {
             "bet": self.bet.to_json(),
-            "limit": self.limit,
             "sketches": [sketch.to_json() for sketch in self._sketches],
             "first": [list(each) for each in self._first],
         }
@@ -166,13 +153,17 @@ class Rail:
             for each in _pair(read.body.get("first"))
         )
         self.bet.load(read.body.get("bet"))
-        self.limit = read.maybe_number("limit")
         self._sketches = (Sketch.from_json(one), Sketch.from_json(other))
         self._first = (first, second)
+        self._limit()
+        if self.limit is None and (
+            max(map(len, self._first)) > FEW or any(map(any, self.bet.counts))
+        ):
+            raise ValueError("not a rail: it bets without a limit")
 
 
 def _list(value: object) -> Sequence[object]:
-    if not isinstance(value, Sequence):
+    if not isinstance(value, list):
         raise ValueError(f"not a list: {value!r:.40}")
     return value
 

@@ -9,8 +9,8 @@ Bets of `betting` are on success and, as guard rails or in its place, on whether
 longer than 90 % (cost more than 75 %) of the first ones of the faster (cheaper) arm did. Alike arms
 are told apart by the goal in at most one trial of 20, and by each rail in one of a hundred.
 
-The guarantee is about outcomes that are independent of each other, as those of different
-conversations are.
+That rests on the drawing of the arms alone: an outage that hits both, a world that changes and
+conversations that resemble each other are no evidence for either.
 
 Pure: no chance of its own; an arm follows from a name and a key.
 """
@@ -20,9 +20,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
+from zejzl.errors import StoreTooNew
 from zejzl.learning.betting import FEW, Bet, Rail
-from zejzl.learning.evidence import VERSION, Fields
+from zejzl.learning.evidence import Fields
 from zejzl.learning.statistics import difference_interval, wilson
+
+VERSION = 2  # of a stored trial; version 1 bet on outcomes in pairs
 
 STOP = 20.0  # the e-value that decides about what is tried for
 RAIL = 100.0  # and about guard rails, of which there are several
@@ -31,7 +34,8 @@ SLOW_AT, DEAR_AT = 0.90, 0.75  # quantiles of the first requests that the bets a
 WORST_P95, WORST_COST = 1.25, 1.25  # times the control's: what a guard rail lets pass
 LOST_SUCCESS = 0.05  # points of success that a faster arm may seem to lose and still be kept
 _MILLIONTH = 1e-6  # USD: the least cost that is told from none
-_BLOCK = 20  # most outcomes of the larger arm in a block
+_MOST_MOST = 1_000_000_000  # outcomes that a trial may be given
+_LARGEST = 1e18  # seconds or USD that anything may take
 
 State = Literal["running", "kept", "reverted", "undecided"]
 Goal = Literal["success", "seconds", "cost"]
@@ -156,17 +160,18 @@ class Trial:
             raise ValueError(f"the arms must differ, not both be {treatment!r}")
         if goal not in get_args(Goal):
             raise ValueError(f"goal must be one of {', '.join(get_args(Goal))}, not {goal!r}")
-        if most < 2 * FEW:
-            raise ValueError(f"most must be {2 * FEW} or more, not {most!r}")
+        if type(most) is not int or not 2 * FEW <= most <= _MOST_MOST:
+            raise ValueError(
+                f"most must be a whole number, {2 * FEW} or more and up to {_MOST_MOST:,}, "
+                f"not {most!r:.40}"
+            )
         self.name, self.goal, self.most = name, goal, most
         self.shares = {treatment: share, control: 1 - share}
         _check_shares(self.shares)
-        larger = min(_BLOCK, round(max(share, 1 - share) / min(share, 1 - share)))
-        sizes = (1, larger) if share <= 0.5 else (larger, 1)
         self._arms = (treatment, control)
-        self._success = Bet(sizes)
-        self._seconds = Rail(sizes, SLOW_AT)
-        self._cost = Rail(sizes, DEAR_AT, _MILLIONTH)
+        self._success = Bet(share)
+        self._seconds = Rail(share, SLOW_AT)
+        self._cost = Rail(share, DEAR_AT, _MILLIONTH)
         self._ended: tuple[State, str] | None = None
 
     def arm(self, key: str) -> str:
@@ -188,10 +193,13 @@ class Trial:
             cost_usd: What it cost.
 
         Raises:
-            ValueError: If there is no such arm.
+            ValueError: If there is no such arm, or an amount is no number; nothing was taken in.
         """
         if arm not in self._arms:
             raise ValueError(f"no arm {arm!r}; there are {' and '.join(self._arms)}")
+        for amount in (seconds, cost_usd):
+            if amount is not None and not abs(amount) <= _LARGEST:
+                raise ValueError(f"seconds and cost_usd cannot be {amount!r:.40}")
         if self._ended:
             return self._ended[0]
         which = self._arms.index(arm)
@@ -201,6 +209,10 @@ class Trial:
             self._seconds.see(which, seconds)
         if cost_usd is not None:
             self._cost.see(which, cost_usd)
+        return self._end()
+
+    def _end(self) -> State:
+        """Return how it stands; what is decided stays so."""
         state, reason = self._judge()
         if state != "running":
             self._ended = (state, reason)
@@ -209,7 +221,7 @@ class Trial:
     def ruling(self) -> Ruling:
         """Return how it stands, with all figures."""
         state, reason = self._ended or self._judge()
-        (yes, no), (yes0, no0) = self._success.totals
+        (yes, no), (yes0, no0) = self._success.counts
         treatment, control = (self._arm(which) for which in (0, 1))
         return Ruling(
             state=state,
@@ -233,7 +245,6 @@ class Trial:
             "share": self.shares[self._arms[0]],
             "goal": self.goal,
             "most": self.most,
-            "ended": self._ended and list(self._ended),
             "success": self._success.to_json(),
             "seconds": self._seconds.to_json(),
             "cost": self._cost.to_json(),
@@ -245,9 +256,16 @@ class Trial:
 
         Raises:
             StoreTooNew: If a newer version wrote it.
-            ValueError: If it is none.
+            ValueError: If it is none, or one of version 1, which cannot go on.
         """
-        read = Fields(body, "trial")
+        read = Fields(body, "trial", version=None)
+        if (version := read.count("v")) > VERSION:
+            raise StoreTooNew(f"trial of version {version}; this zejzl reads {VERSION}")
+        if version < VERSION:
+            raise ValueError(
+                f"a trial of version {version} cannot go on: its evidence was counted another way, "
+                "that took an outage for a difference; begin it anew"
+            )
         trial = cls(
             read.text("name"),
             read.text("treatment"),
@@ -259,13 +277,12 @@ class Trial:
         trial._success.load(body.get("success"))
         trial._seconds.load(body.get("seconds"))
         trial._cost.load(body.get("cost"))
-        match body.get("ended"):
-            case None:
-                pass
-            case [("kept" | "reverted" | "undecided") as state, str() as reason]:
-                trial._ended = (state, reason)
-            case other:
-                raise ValueError(f"not a trial: it ended as {other!r:.40}")
+        try:
+            trial._end()  # what was decided follows from the counts, and is decided again
+        except OverflowError:
+            raise ValueError("not a trial: an amount that cannot be") from None
+        if not _same(trial.to_json(), body):
+            raise ValueError("not a trial as it is written: a field too many, or of another kind")
         return trial
 
     @property
@@ -277,7 +294,7 @@ class Trial:
         }
 
     def _arm(self, which: int) -> Arm:
-        yes, no = self._success.totals[which]
+        yes, no = self._success.counts[which]
         return Arm(
             name=self._arms[which],
             n=yes + no,
@@ -290,7 +307,7 @@ class Trial:
         )
 
     def _judge(self) -> tuple[State, str]:
-        n = [sum(totals) for totals in self._success.totals]
+        n = [sum(counts) for counts in self._success.counts]
         if min(n) < FEW:
             if sum(n) >= self.most:
                 return "undecided", f"one arm has {min(n)} outcomes only, after {sum(n)} in all"
@@ -338,3 +355,16 @@ class Trial:
         if dear is None or usual is None or dear <= WORST_COST * usual:
             return None
         return f"dearer: {dear:.3g} USD against {usual:.3g} USD"
+
+
+def _same(ours: object, theirs: object) -> bool:
+    """Say whether values are the same in kind too: 1, 1.0 and True are three."""
+    if isinstance(ours, dict):
+        if not isinstance(theirs, Mapping) or ours.keys() != theirs.keys():
+            return False
+        return all(_same(value, theirs[key]) for key, value in ours.items())
+    if isinstance(ours, list):
+        if not isinstance(theirs, list) or len(ours) != len(theirs):
+            return False
+        return all(map(_same, ours, theirs))
+    return type(ours) is type(theirs) and ours == theirs
