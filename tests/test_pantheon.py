@@ -502,3 +502,19 @@ async def test_a_run_that_is_killed_is_finished_once_and_nothing_is_done_twice(
         assert await bus.store.check() == []
     assert [event["type"] for event in events][:5] == TYPES
     assert len(events) == len({event["type"] for event in events}) == 8
+
+
+async def test_more_runs_at_once_than_are_kept_do_not_forget_one_another(folder: Path) -> None:
+    async with make_bus(FakeClock()) as bus:
+        nine = Pantheon(bus, workspace=folder)
+
+        outcomes = await asyncio.gather(
+            *(
+                nine.run(f"compute {n} + 1, then write 'n {n}' to f{n}.txt", key=f"k{n}")
+                for n in range(110)
+            )
+        )
+
+        assert [each["status"] for each in outcomes] == ["completed"] * 110
+        assert (folder / "f109.txt").read_text() == "n 109"
+        assert len(await nine.runs.keys()) <= 101

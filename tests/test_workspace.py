@@ -162,13 +162,16 @@ def test_a_write_that_fails_leaves_what_was_there(
 
 
 def test_what_a_writer_that_died_left_is_swept_and_nothing_else(workspace: Workspace) -> None:
-    for name in (".a.txt.0011.part", ".b.txt.0011.part", "a.txt"):
+    others = (".b.txt.00112233.zejzl-part", ".a.txt.part", ".a.txt.movie.mp4.part", "a.txt")
+    for name in (".a.txt.00112233.zejzl-part", *others):
         (workspace.folder / name).write_text("x")
+    (workspace.folder / ".a.txt.44556677.zejzl-part").mkdir()
 
     workspace.sweep("a.txt")
     workspace.sweep("no/such")
 
-    assert sorted(os.listdir(workspace.folder)) == [".b.txt.0011.part", "a.txt"]
+    left = {*others, ".a.txt.44556677.zejzl-part"}
+    assert set(os.listdir(workspace.folder)) == left
 
 
 def test_a_file_that_is_gone_can_be_removed(workspace: Workspace) -> None:

@@ -15,7 +15,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple
 
 from zejzl.agents.runs import Record, Runs
 from zejzl.agents.workspace import LARGEST, Workspace
@@ -41,7 +41,7 @@ async def in_thread(fn: Callable[[*Ts], T], *arguments: *Ts) -> T:
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
-        await asyncio.wait([work])
+        await _ended(work)
         raise
 
 
@@ -83,13 +83,28 @@ class Commit:
             try:
                 for path in self._texts:
                     await self._write(path, begun[path])
-                await self._runs.change(self._key, lambda record: _enter(record, "done"))
             except BaseException:
                 await self._undo(begun)
                 raise
+            await self._done(begun)
             return True
         finally:
             self._workspace.unlock(lock)
+
+    async def _done(self, begun: Mapping[str, bytes | None]) -> None:
+        """Write down that all files are in place; whoever leaves meanwhile, it is written or not.
+
+        Nothing is put back once it is: the journal and the folder say the same at all times.
+        """
+        written = asyncio.ensure_future(
+            self._runs.change(self._key, lambda record: _enter(record, "done"))
+        )
+        left = await _ended(written)
+        if written.exception() is not None:
+            await self._undo(begun)
+        if left is not None:
+            raise left
+        await written
 
     async def _alone(self) -> int:
         """Return the workspace's lock."""
@@ -101,7 +116,7 @@ class Commit:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
             stop.set()
-            await asyncio.wait([taking])
+            await _ended(taking)
             if taking.exception() is None:
                 self._workspace.unlock(taking.result())
             raise
@@ -200,3 +215,14 @@ def _decoded(before: Mapping[str, str | None]) -> dict[str, bytes | None]:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+async def _ended(work: "asyncio.Future[Any]") -> asyncio.CancelledError | None:
+    """Wait for the end of `work`, however often one is cancelled; return the last of these."""
+    left = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as leaving:
+            left = leaving
+    return left

@@ -13,7 +13,8 @@ from zejzl.errors import StoreError, StoreTooNew
 from zejzl.ports import Store
 
 VERSION = 1
-MOST_RUNS = 100
+MOST_RUNS = 100  # kept; those that may go on stay beyond that
+MOST_OPEN = 2_000  # that may go on
 LONGEST_KEY = 200
 LONGEST_RUN = 16_000_000  # characters of one run's JSON
 PREFIX = "agents.run."
@@ -100,10 +101,11 @@ class Runs:
         def entered(kept: str | None) -> tuple[str, list[str]]:
             index = _index(kept)
             index[key] = finished
-            # Those that are finished first, then the oldest; never the one that comes in.
-            others = [each for each in index if each != key]
-            order = sorted(others, key=lambda each: not index[each])
-            gone = order[: max(0, len(index) - self._most)]
+            # The oldest that are finished; one that may go on only where there are far too many.
+            done = [each for each in index if each != key and index[each]]
+            gone = done[: max(0, len(index) - self._most)]
+            may_go_on = [each for each in index if each != key and not index[each]]
+            gone += may_go_on[: max(0, len(may_go_on) - MOST_OPEN)]
             return json.dumps({each: index[each] for each in index if each not in gone}), gone
 
         for old in await self._revise(INDEX, entered):

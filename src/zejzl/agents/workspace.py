@@ -12,6 +12,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import stat
 import threading
@@ -26,7 +27,7 @@ LONGEST_PART = 200  # with the marks of the new file beside it, below what file 
 MOST_FILES = 10_000  # of one listing
 MOST_DEPTH = 50  # folders within folders
 LARGEST = 1_000_000  # bytes of one file
-PART = ".part"
+PART = ".zejzl-part"
 PAUSE = 0.02  # seconds between two looks at a lock
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -225,9 +226,10 @@ class Workspace:
     def sweep(self, path: str) -> None:
         """Remove what a writer of this file that died has left beside it."""
         folder, name = _split(path)
+        ours = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{8}}{re.escape(PART)}")
         with suppress(FileNotFoundError), self._opened(folder, path) as here:
             for left in os.listdir(here):
-                if left.startswith(f".{name}.") and left.endswith(PART):
+                if ours.fullmatch(left) and stat.S_ISREG(_mode(left, here)):
                     os.unlink(left, dir_fd=here)
 
     def lock(self, patience: float, stop: threading.Event) -> int:
