@@ -72,11 +72,11 @@ class AsyncMessageBus(Archive, Tuning):
         settings: How it behaves; default is what environment, `.env` and `zejzl.toml` say.
         store: Where messages are kept; default is the SQLite file in `settings.home`.
         clock: Where time comes from.
-        magic: The resilience controller; default is a new one.
+        magic: The resilience controller; default is a new one. An attribute as well.
 
     Attributes:
+        id: Its own, new each time; its snapshot in the store has it.
         settings: As given, with what the store keeps.
-        magic: The resilience controller.
         store: Where messages are kept.
 
     Raises:
@@ -117,8 +117,8 @@ class AsyncMessageBus(Archive, Tuning):
             quotas=Quotas(self.store, self._clock, self.settings.rate_limits),
         )
         self._changes = Changes(self.store, self._clock, self.settings, self._use, self._on_event)
-        self._owner = uuid4().hex
-        self._trials = Trials(self.store, self._clock, self._changes, self._on_event, self._owner)
+        self.id = uuid4().hex
+        self._trials = Trials(self.store, self._clock, self._changes, self._on_event, self.id)
         self._intake = Intake(
             self._engine, self._registry, self.store, self.settings, self._on_request, self._trials
         )
@@ -148,7 +148,7 @@ class AsyncMessageBus(Archive, Tuning):
         return Upkeep(
             self.store,
             self._clock,
-            self._owner,
+            self.id,
             self._look,
             self.settings.retention_days,
             handlers(self.magic) | tuning_handlers(self._changes, self._trials),

@@ -34,7 +34,7 @@ ROOT_FILES = {
     *("pyproject.toml", "AGENTS.md", "README.md"),
     # beside them
     *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "constraints.txt", "next_priorities.txt"),
-    *("mkdocs.yml", ".env.example", ".gitignore", ".ci", "docs", "bench"),
+    *("mkdocs.yml", ".env.example", ".gitignore", ".ci", "docs", "bench", "workflows"),
 }
 
 

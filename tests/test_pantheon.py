@@ -21,11 +21,13 @@ from zejzl.agents.learner import LearnerAgent
 from zejzl.agents.memory import MemoryAgent
 from zejzl.agents.models import NeedsModel
 from zejzl.agents.observer import ObserverAgent
-from zejzl.agents.pantheon import OtherTask, Pantheon, Progress
+from zejzl.agents.pantheon import Pantheon, Progress
 from zejzl.agents.plans import PlanRefused
 from zejzl.agents.reasoner import ReasonerAgent
+from zejzl.agents.run_records import OtherTask, RunUnderWay
 from zejzl.agents.tools import Desk
 from zejzl.agents.validator import ValidatorAgent
+from zejzl.agents.workspace import ReadOnly, Workspace
 from zejzl.errors import CircuitOpen, StoreError
 from zejzl.settings import Settings
 from zejzl.stores import InMemoryStore
@@ -298,8 +300,21 @@ async def test_a_run_that_is_completed_is_not_done_again(folder: Path) -> None:
 
     assert news == []
     assert (again["resumed"], first["resumed"]) == (True, False)
-    assert again["results"] == first["results"]
+    assert again == {**first, "resumed": True}
     assert not (folder / "report.md").exists()
+
+
+async def test_what_came_of_a_run_is_kept_whole_however_large_it_is(folder: Path) -> None:
+    for name in ("long.txt", "longer.txt"):
+        (folder / name).write_text("word " * 150_000)
+    pantheon = Pantheon(workspace=folder)
+    task = "read long.txt, read longer.txt, compute 2 ** 100"
+    first = await pantheon.run(task, "job")
+
+    again = await pantheon.run(task, "job")
+
+    assert again == {**first, "resumed": True, "steps": {}}
+    assert 2**100 in again["results"].values()  # type: ignore[attr-defined]
 
 
 async def test_two_runs_of_one_key_at_once_do_the_work_once(folder: Path) -> None:
@@ -318,6 +333,96 @@ async def test_a_key_belongs_to_one_task() -> None:
         await pantheon.run("compute 2 + 2", "job")
     with pytest.raises(ValueError, match="a key is"):
         await pantheon.run("compute 1 + 1", "")
+
+
+async def test_a_key_belongs_to_one_workspace(folder: Path, tmp_path: Path) -> None:
+    async with make_bus(FakeClock()) as bus:
+        await Pantheon(bus, workspace=folder).run("compute 1 + 1", "job")
+
+        with pytest.raises(OtherTask, match="belongs to a run in "):
+            await Pantheon(bus, workspace=tmp_path).run("compute 1 + 1", "job")
+
+
+async def test_a_key_is_not_the_name_of_anothers_later_life() -> None:
+    with pytest.raises(ValueError, match="cannot end in #2"):
+        await Pantheon().run("compute 1 + 1", "job#2")
+
+
+@pytest.mark.parametrize("wrong", [5, {"task": 5}, {"what": "x"}, None], ids=str)
+async def test_what_is_no_task_is_refused_and_no_failure_of_the_agents(wrong: object) -> None:
+    pantheon = Pantheon()
+
+    for _ in range(3):
+        with pytest.raises((TypeError, ValueError), match="task"):
+            await pantheon.run(wrong)  # type: ignore[arg-type]
+
+    assert (await pantheon.run("compute 1 + 1"))["status"] == "completed"
+    assert await pantheon.runs.load("job") is None
+
+
+def beginning(nine: Pantheon, entered: asyncio.Event, gate: asyncio.Event) -> None:
+    """Let the arithmetic of the nine say that it has begun, and wait for the gate."""
+    nine.actor.tools.remove("arithmetic")
+
+    @nine.actor.tool
+    async def arithmetic(expression: str) -> int:
+        entered.set()
+        await gate.wait()
+        return 2
+
+
+async def test_a_run_belongs_to_one_process_at_a_time(tmp_path: Path) -> None:
+    entered, gate = asyncio.Event(), asyncio.Event()
+    settings = Settings(home=tmp_path / "home")
+
+    async with AsyncMessageBus(settings) as one, AsyncMessageBus(settings) as other:
+        first, second = Pantheon(one), Pantheon(other)
+        beginning(first, entered, gate)
+        work = asyncio.create_task(first.run("compute 1 + 1", "job"))
+        await entered.wait()
+        with pytest.raises(RunUnderWay, match="'job' is under way in another process"):
+            await second.run("compute 1 + 1", "job")
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        outcome = await second.run("compute 1 + 1", "job")
+
+    assert (outcome["status"], outcome["resumed"]) == ("completed", True)
+
+
+async def test_who_lost_a_run_to_another_leaves_it_alone() -> None:
+    entered, gate = asyncio.Event(), asyncio.Event()
+
+    async with make_bus(FakeClock()) as bus:
+        first, second = Pantheon(bus), Pantheon(bus)
+        beginning(first, entered, gate)
+        work = asyncio.create_task(first.run("compute 1 + 1", "job"))
+        await entered.wait()
+        outcome = await second.run("compute 1 + 1", "job")
+        gate.set()
+        with pytest.raises(RunUnderWay, match="taken up by another"):
+            await work
+        again = await second.run("compute 1 + 1", "job")
+
+        assert again["timestamp"] == outcome["timestamp"]
+        assert bus.magic.circuit_breakers["agent_coordinator"].failure_count == 0
+
+
+async def test_a_run_that_may_only_read_writes_nothing_though_it_was_begun_to_write(
+    folder: Path,
+) -> None:
+    async with make_bus(FakeClock()) as bus:
+        writer = Pantheon(bus, workspace=folder)
+        writer.executor.execute = None  # type: ignore[assignment, method-assign]
+        with pytest.raises(TypeError):
+            await writer.run(TASK, "job")
+
+        with pytest.raises(ReadOnly, match=r"report\.md is to be written"):
+            await Pantheon(bus, workspace=Workspace(folder, read_only=True)).run(TASK, "job")
+        assert names(folder) == ["notes"]
+        outcome = await Pantheon(bus, workspace=folder).run(TASK, "job")
+
+    assert (outcome["status"], outcome["resumed"]) == ("completed", True)
+    assert names(folder) == ["notes", "report.md"]
 
 
 async def test_a_run_that_failed_is_begun_anew(folder: Path) -> None:

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zejzl.agents.workspace import LARGEST, OutOfBounds, Workspace, WorkspaceBusy, checked_path
+from zejzl.agents.workspace import (
+    LARGEST,
+    OutOfBounds,
+    ReadOnly,
+    Workspace,
+    WorkspaceBusy,
+    checked_path,
+)
 
 HOSTILE = {
     "absolute": "/etc/passwd",
@@ -241,3 +248,50 @@ def test_a_file_that_is_replaced_is_for_the_same_eyes(workspace: Workspace) -> N
     workspace.write_bytes("a.txt", b"new")
 
     assert (workspace.folder / "a.txt").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_is_replaced_is_for_the_same_eyes_from_its_first_moment(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace.write_bytes("a.txt", b"old")
+    (workspace.folder / "a.txt").chmod(0o640)
+    modes: list[int] = []
+    change = os.fchmod
+
+    def noted(file: int, mode: int) -> None:
+        modes.append(os.fstat(file).st_mode & 0o777)
+        change(file, mode)
+
+    monkeypatch.setattr(os, "fchmod", noted)
+    workspace.write_bytes("a.txt", b"new")
+
+    assert modes == [0o600]
+
+
+def test_a_folder_that_cannot_be_opened_hides_its_own_files_and_no_others(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("a.txt", "shut/b.txt", "z/c.txt"):
+        workspace.write_bytes(path, b"x")
+    opened = os.open
+
+    def refusing(path: str, *arguments: object, **options: object) -> int:
+        if path == "shut":
+            raise PermissionError(errno.EACCES, "no", path)
+        return opened(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", refusing)
+
+    assert workspace.files() == ["a.txt", "z/c.txt"]
+
+
+def test_a_workspace_for_reading_is_not_changed(workspace: Workspace) -> None:
+    workspace.write_bytes("a.txt", b"x")
+    reading = Workspace(workspace.folder, read_only=True)
+
+    with pytest.raises(ReadOnly, match="only for reading"):
+        reading.write_bytes("b.txt", b"y")
+    with pytest.raises(ReadOnly, match="only for reading"):
+        reading.remove("a.txt")
+
+    assert reading.files() == ["a.txt"]

@@ -52,6 +52,8 @@ class Inbox(Protocol):
 class Bus(Protocol):
     """What agents use of `AsyncMessageBus`, which says what each does."""
 
+    id: str
+
     @property
     def settings(self) -> Settings: ...
 

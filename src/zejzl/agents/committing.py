@@ -41,7 +41,7 @@ async def in_thread(fn: Callable[[*Ts], T], *arguments: *Ts) -> T:
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
-        await _ended(work)
+        await ended(work)
         raise
 
 
@@ -99,7 +99,7 @@ class Commit:
         written = asyncio.ensure_future(
             self._runs.change(self._key, lambda record: _enter(record, "done"))
         )
-        left = await _ended(written)
+        left = await ended(written)
         if written.exception() is not None:
             await self._undo(begun)
         if left is not None:
@@ -116,7 +116,7 @@ class Commit:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
             stop.set()
-            await _ended(taking)
+            await ended(taking)
             if taking.exception() is None:
                 self._workspace.unlock(taking.result())
             raise
@@ -217,7 +217,7 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-async def _ended(work: "asyncio.Future[Any]") -> asyncio.CancelledError | None:
+async def ended(work: "asyncio.Future[Any]") -> asyncio.CancelledError | None:
     """Wait for the end of `work`, however often one is cancelled; return the last of these."""
     left = None
     while not work.done():

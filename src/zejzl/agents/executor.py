@@ -13,7 +13,7 @@ from zejzl.agents.committing import Commit
 from zejzl.agents.runs import Runs, checked_key
 from zejzl.agents.tools import NoWorkspace
 from zejzl.agents.validator import writes_of
-from zejzl.agents.workspace import Workspace, checked_path
+from zejzl.agents.workspace import ReadOnly, Workspace, checked_path
 from zejzl.clock import Clock
 from zejzl.errors import shorten, words
 from zejzl.magic import FairyMagic
@@ -58,6 +58,8 @@ class ExecutorAgent(Agent):
 
         Raises:
             ValueError: If it is no validation.
+            ReadOnly: If it wants files written and the workspace is only for reading; nothing was
+                done, and the work can be committed elsewhere.
             StoreError: If the journal cannot be read or written.
         """
         if not isinstance(validation, Mapping) or "is_valid" not in validation:
@@ -92,10 +94,13 @@ class ExecutorAgent(Agent):
                 return {"status": "completed", "repeated": False}
             if self.workspace is None:
                 raise NoWorkspace("there is no workspace: pass workspace=FOLDER to commit files")
+            self.workspace.check_writable(", ".join(writes))
             texts = {checked_path(path): text for path, text in writes.items()}
             commit = Commit(key, texts, self.workspace, self._runs, self._magic)
             async with self._turn:
                 new = await commit.run()
+        except ReadOnly:
+            raise
         except (OSError, ValueError) as problem:
             error = shorten(f"{type(problem).__name__}: {words(problem)}")
             return {"status": "failed", "error": error}

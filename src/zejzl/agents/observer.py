@@ -125,6 +125,12 @@ class ObserverAgent(Agent):
             return []
 
 
+def checked_task(task: Task) -> Task:
+    """Return a task; raises TypeError or ValueError where it is none, as `observe` does."""
+    _asked(task)
+    return task
+
+
 def _asked(task: Task) -> _Asked:
     if isinstance(task, str):
         return _Asked(task, None, (), None, (USUAL_GLOB,), ())

@@ -5,9 +5,12 @@
 What each step found is in a journal before the next begins. A run that is begun again under its
 key, after a crash or a cancellation, in whatever process, goes on where it was: no step that is
 over is done again, nor any subtask, nothing is committed twice and each event is remembered once.
+A run belongs to one process at a time: what another one is at work on is not begun.
 """
 
-import json
+import asyncio
+import logging
+import re
 from asyncio import Lock
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -19,25 +22,40 @@ from weakref import WeakValueDictionary
 
 from zejzl.agents.actor import ActorAgent
 from zejzl.agents.analyzer import AnalyzerAgent
-from zejzl.agents.base import Agent, Bus, plain
+from zejzl.agents.base import Agent, Bus
+from zejzl.agents.committing import ended
 from zejzl.agents.executor import ExecutorAgent
 from zejzl.agents.improver import ImproverAgent
 from zejzl.agents.learner import LearnerAgent
 from zejzl.agents.memory import MemoryAgent
-from zejzl.agents.observer import ObserverAgent, Task
+from zejzl.agents.observer import ObserverAgent, Task, checked_task
 from zejzl.agents.reasoner import ReasonerAgent
+from zejzl.agents.run_records import (
+    RunUnderWay,
+    begin,
+    completed,
+    end,
+    enter_result,
+    enter_step,
+    fail,
+    held_by,
+    release,
+)
 from zejzl.agents.runs import Record, Runs, checked_key
 from zejzl.agents.tools import USUAL_REACH, Reach
 from zejzl.agents.validator import ValidatorAgent
 from zejzl.agents.workspace import Workspace
 from zejzl.clock import Clock
-from zejzl.errors import shorten, words
+from zejzl.errors import StoreError, shorten, words
 from zejzl.magic import FairyMagic
 
 _BEFORE_COMMIT = ("observer", "reasoner", "actor", "validator")  # what fails here, fails the run
 BREAKER = "agent_coordinator"
-LONGEST_KEPT = 1_000_000  # characters of one step's JSON that the journal keeps
 MOST_RECALLED = 10_000  # events that are analysed
+
+_LATER_LIFE = re.compile(r"#\d+$")
+
+log = logging.getLogger(__name__)
 
 Stage = Literal["begun", "done", "kept", "failed"]
 Document = dict[str, object]
@@ -64,12 +82,8 @@ class Progress:
 OnStep = Callable[[Progress], object]
 
 
-class OtherTask(ValueError):
-    """The key belongs to a run of another task."""
-
-
 class _Refused:
-    def __init__(self, problem: ValueError) -> None:
+    def __init__(self, problem: Exception) -> None:
         self.problem = problem
 
 
@@ -111,7 +125,7 @@ class Pantheon:
         bus: Whose model, store, topics and circuit breakers they use; without one they work
             alone, and nothing outlives the process.
         clock: Where time comes from.
-        workspace: The folder that they read and write.
+        workspace: The folder that they read and write; `Workspace(…, read_only=True)` only read.
         allow: What tools may reach beside their inputs.
         parallel: Tools that run at the same time, at most.
 
@@ -137,6 +151,8 @@ class Pantheon:
         self.actor = ActorAgent(
             bus, clock=clock, workspace=workspace, allow=allow, parallel=parallel
         )
+        if self.actor.workspace is not None and self.actor.workspace.read_only:
+            self.actor.tools.remove("write_file")  # so that no plan counts on it
         self.reasoner = ReasonerAgent(bus, clock=clock, tools=self.actor.tools)
         self.validator = ValidatorAgent(bus, clock=clock, allow=allow, tools=self.actor.tools)
         self.executor = ExecutorAgent(
@@ -178,43 +194,63 @@ class Pantheon:
             on_step: Is called with each piece of news; it must not raise.
 
         Raises:
-            OtherTask: If the key belongs to another task.
+            TypeError, ValueError: If the task or the key is none.
+            OtherTask: If the key belongs to another task, or another workspace.
+            RunUnderWay: If another process is at work on it.
             NeedsModel, PlanRefused: As `ReasonerAgent.reason`; the run has failed.
             CircuitOpen: If runs are paused because they keep failing; it can be resumed.
             ZejzlError: As `bus.send` and its store; it can be resumed.
         """
         key = checked_key(uuid4().hex if key is None else key)
+        if _LATER_LIFE.search(key):
+            raise ValueError(f"a key cannot end in {key[key.rindex('#') :]}: runs begun anew do")
+        task = checked_task(task)
         async with self._under_way.setdefault(key, Lock()):
-            begun = partial(_begun, task=plain(task, longest=LONGEST_KEPT), key=key)
-            record = await self.runs.change(key, begun)
-            if isinstance(record.get("outcome"), dict) and record.get("status") == "completed":
-                outcome = record["outcome"]
-                assert isinstance(outcome, dict)
+            me = f"{'' if self._bus is None else self._bus.id}/{uuid4().hex}"
+            change = partial(begin, key=key, task=task, workspace=self._folder(), me=me)
+            gone = await self._gone(await self.runs.load(key))
+            record = await self.runs.change(key, partial(change, gone=gone))
+            if (outcome := completed(record)) is not None:
                 return {**outcome, "resumed": True}
-            return await _Run(self, task, key, record, on_step).run()
+            try:
+                return await _Run(self, task, key, me, record, on_step).run()
+            finally:
+                await self._release(key, me)
 
+    def _folder(self) -> str | None:
+        return None if self.actor.workspace is None else str(self.actor.workspace.folder)
 
-def _begun(record: Record, *, task: object, key: str) -> Record:
-    """Enter a run into its record, or a new life of one that failed; return a copy."""
-    if record.get("task", task) != task:
-        raise OtherTask(f"key {key!r} belongs to a run of another task: use another key")
-    if record.get("finished") and record.get("status") != "completed":
-        lives = record.get("lives")
-        record.clear()
-        record["lives"] = (lives if isinstance(lives, int) else 1) + 1
-    record.setdefault("task", task)
-    record.setdefault("lives", 1)
-    record.setdefault("steps", {})
-    record.setdefault("results", {})
-    copy: Record = json.loads(json.dumps(record))
-    return copy
+    async def _gone(self, record: Record | None) -> bool:
+        """Say whether nobody else is at work on a run any more: our own bus, or none that runs."""
+        holder = held_by(record or {}).partition("/")[0]
+        if self._bus is None or holder in ("", self._bus.id):
+            return True
+        running = {owner for owner, _, runs, _ in await self._bus.store.snapshots() if runs}
+        return holder not in running
+
+    async def _release(self, key: str, me: str) -> None:
+        """Let others have the run, unless it is theirs already; cancelled or not."""
+        released = asyncio.ensure_future(self.runs.change(key, partial(release, me=me)))
+        left = await ended(released)
+        if isinstance(problem := released.exception(), StoreError):
+            log.warning("run %r stays with this bus until it stops: %s", key, problem)
+        elif problem is not None:
+            raise problem
+        if left is not None:
+            raise left
 
 
 class _Run:
     """One run's way through the nine."""
 
     def __init__(
-        self, nine: Pantheon, task: Task, key: str, record: Record, on_step: OnStep | None
+        self,
+        nine: Pantheon,
+        task: Task,
+        key: str,
+        me: str,
+        record: Record,
+        on_step: OnStep | None,
     ) -> None:
         steps, results = record["steps"], record["results"]
         assert isinstance(steps, dict)
@@ -222,6 +258,7 @@ class _Run:
         self._nine = nine
         self._task = task
         self._key = key
+        self._me = me
         # What was said and committed in a life that failed is not to be found again.
         self._life = key if record["lives"] == 1 else f"{key}#{record['lives']}"
         self._kept: dict[str, Document] = steps
@@ -267,7 +304,7 @@ class _Run:
             "seconds": round(nine._clock.now() - started, 6),
             "timestamp": result["timestamp"],
         }
-        await nine.runs.change(self._key, partial(_finished, outcome=outcome))
+        await self._change(partial(end, outcome=outcome))
         return {**outcome, "resumed": self._resumed}
 
     async def _step(self, agent: str, work: Callable[[], Awaitable[Document]]) -> Document:
@@ -281,12 +318,11 @@ class _Run:
             found = await breaker.call(_guarded, work)
             if isinstance(found, _Refused):
                 raise found.problem
-            await self._nine.runs.change(self._key, partial(_enter, agent=agent, found=found))
+            await self._change(partial(enter_step, agent=agent, found=found))
         except ValueError as wrong:
             self._tell(agent, "failed", words(wrong))
             if agent in _BEFORE_COMMIT:
-                failed = partial(_failed, agent=agent, problem=wrong)
-                await self._nine.runs.change(self._key, failed)
+                await self._change(partial(fail, error=f"{agent}: {words(wrong)}"))
             raise
         except Exception as failure:
             self._tell(agent, "failed", words(failure))
@@ -301,13 +337,7 @@ class _Run:
     async def _act(self, plan: Document) -> Document:
         async def on_result(result: Document) -> None:
             id = str(result["id"])
-
-            def enter(record: Record) -> None:
-                results = record["results"]
-                assert isinstance(results, dict)
-                results[id] = result
-
-            await self._nine.runs.change(self._key, enter)
+            await self._change(partial(enter_result, id=id, result=result))
             stage: Stage = "done" if result["status"] == "done" else "failed"
             self._tell("actor", stage, f"{id} {result['tool']}: {result.get('error', 'done')}")
 
@@ -327,6 +357,9 @@ class _Run:
         learner = self._nine.new_learner()
         return await learner.learn(events, conversation_id=self._life)
 
+    async def _change(self, change: Callable[..., None]) -> None:
+        await self._nine.runs.change(self._key, partial(change, key=self._key, me=self._me))
+
     def _tell(self, agent: str, stage: Stage, detail: str = "") -> None:
         if self._on_step is not None:
             news = Progress(key=self._key, agent=agent, stage=stage, detail=shorten(detail))
@@ -337,7 +370,7 @@ async def _guarded(work: Callable[[], Awaitable[Document]]) -> Document | _Refus
     """Do a step; what the task itself is to blame for is no failure of the agents."""
     try:
         return await work()
-    except ValueError as wrong:
+    except (ValueError, RunUnderWay) as wrong:
         return _Refused(wrong)
 
 
@@ -345,45 +378,3 @@ def _results(execution: Mapping[str, object]) -> dict[str, object]:
     results = execution["results"]
     assert isinstance(results, list)
     return {each["id"]: each["result"] for each in results if each["status"] == "done"}
-
-
-# In the journal --------------------------------------------------------------------------------
-
-_KEPT_APART = {"observation", "plan", "execution"}  # each is in the journal already, by itself
-
-
-def _enter(record: Record, *, agent: str, found: Document) -> None:
-    steps = record["steps"]
-    assert isinstance(steps, dict)
-    document = {name: value for name, value in found.items() if name not in _KEPT_APART}
-    if agent == "actor":
-        record["results"] = {}  # they are in the document now
-    steps[agent] = _sized(document, agent)
-
-
-def _sized(document: Document, agent: str) -> Document:
-    """Return a step's document as JSON has it; of an observation only what there is room for.
-
-    Nothing else is cut short: what cannot be kept whole is refused by the journal.
-    """
-    exact = agent in ("reasoner", "actor", "validator", "executor")
-    text = json.dumps(document if exact else plain(document, longest=LONGEST_KEPT))
-    if agent == "observer" and len(text) > LONGEST_KEPT:
-        left_out = {"left_out": f"it has {len(text)} characters, {LONGEST_KEPT} are kept"}
-        text = json.dumps({**document, "data": left_out})
-    kept: Document = json.loads(text)
-    return kept
-
-
-def _finished(record: Record, *, outcome: Document) -> None:
-    """Keep what came of a run in place of what it took."""
-    small = outcome if len(json.dumps(outcome, default=str)) <= LONGEST_KEPT else {
-        **outcome, "steps": {}, "results": plain(outcome["results"], longest=1_000)
-    }  # fmt: skip
-    record["outcome"] = plain(small, longest=LONGEST_KEPT)
-    record |= {"finished": True, "status": outcome["status"], "steps": {}, "results": {}}
-
-
-def _failed(record: Record, *, agent: str, problem: ValueError) -> None:
-    error = shorten(f"{agent}: {words(problem)}")
-    record |= {"finished": True, "status": "failed", "error": error}

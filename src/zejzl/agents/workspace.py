@@ -42,6 +42,10 @@ class OutOfBounds(ValueError):
         self.path = path
 
 
+class ReadOnly(ValueError):
+    """Something is to be written where nothing may be."""
+
+
 class WorkspaceBusy(OSError):
     """Somebody else, in whatever process, writes in this workspace at present."""
 
@@ -79,15 +83,18 @@ class Workspace:
 
     Args:
         folder: An existing folder; it may itself be reached through links.
+        read_only: Whether nothing in it is to be changed.
 
     Attributes:
         folder: Where it is, links resolved.
+        read_only: As given.
 
     Raises:
         NotADirectoryError, FileNotFoundError: If there is no such folder.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, read_only: bool = False) -> None:
+        self.read_only = read_only
         self.folder = Path(folder).resolve(strict=True)
         if not self.folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "a workspace is a folder", str(folder))
@@ -159,8 +166,10 @@ class Workspace:
 
         Raises:
             OutOfBounds: If the path leads out, or through a link.
+            ReadOnly: If nothing may be written here.
             OSError: If it cannot be written; what was there is still there then.
         """
+        self.check_writable(path)
         if len(content) > LARGEST:
             raise OSError(errno.EFBIG, f"it would have more than {LARGEST} bytes", path)
         folder, name = _split(path)
@@ -170,13 +179,14 @@ class Workspace:
                 raise OutOfBounds(path, "something is there that is no regular file")
             part = f".{name}.{secrets.token_hex(4)}{PART}"
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            file = os.open(part, flags, 0o666, dir_fd=here)
+            # Who could not read the old one is not to read the new one, at no moment.
+            file = os.open(part, flags, 0o600 if there else 0o666, dir_fd=here)
             try:
                 with open(file, "wb") as opened:
+                    if there:
+                        os.fchmod(file, stat.S_IMODE(there) & 0o777)
                     opened.write(content)
                     opened.flush()
-                    if there:  # who could not read the old one is not to read the new one
-                        os.fchmod(file, stat.S_IMODE(there) & 0o777)
                     os.fsync(file)
                 os.replace(part, name, src_dir_fd=here, dst_dir_fd=here)
             except BaseException:
@@ -185,8 +195,14 @@ class Workspace:
                 raise
             os.fsync(here)
 
+    def check_writable(self, path: str) -> None:
+        """Raise ReadOnly where nothing may be written."""
+        if self.read_only:
+            raise ReadOnly(f"{path} is to be written, and this workspace is only for reading")
+
     def remove(self, path: str) -> None:
         """Remove a file; that it is gone already is no error."""
+        self.check_writable(path)
         folder, name = _split(path)
         with suppress(FileNotFoundError), self._opened(folder, path) as here:
             os.unlink(name, dir_fd=here)
@@ -195,7 +211,8 @@ class Workspace:
     def files(self, folder: str = "") -> list[str]:
         """Return the paths of all regular files below a folder, sorted.
 
-        Hidden files, links, and names that are no allowed paths are left out.
+        Hidden files, links, names that are no allowed paths, and what is in folders that cannot be
+        opened are left out.
 
         Raises:
             OutOfBounds, OSError: As `read_bytes`; also where there are more than 10,000.
@@ -216,7 +233,11 @@ class Workspace:
             except OutOfBounds:
                 continue
             if is_folder and depth < MOST_DEPTH:
-                with self._opened(path.split("/"), path) as inner:
+                # One that is gone meanwhile, or may not be read, hides its own files and no others.
+                with (
+                    suppress(FileNotFoundError, PermissionError),
+                    self._opened(path.split("/"), path) as inner,
+                ):
                     self._walk(inner, path, depth + 1, found)
             elif stat.S_ISREG(_mode(name, here)):
                 found.append(path)

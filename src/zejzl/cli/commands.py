@@ -489,7 +489,9 @@ async def demo(terminal: Terminal, seconds: float, seed: int) -> int:
 
 
 # The help lists the commands in the order in which they are made: these come after those above.
-from zejzl.cli import experiments as experiments  # noqa: E402
-from zejzl.cli import learn as learn  # noqa: E402
-from zejzl.cli import pantheon as pantheon  # noqa: E402
-from zejzl.cli import requests as requests  # noqa: E402
+from zejzl.cli import (  # noqa: E402, F401
+    experiments,
+    learn,
+    pantheon,
+    requests,
+)

@@ -45,6 +45,7 @@ async def _pantheon(
 ) -> int:
     from ai_framework import AsyncMessageBus
     from zejzl.agents import Pantheon
+    from zejzl.agents.workspace import Workspace
 
     def on_step(news: "Progress") -> None:
         if news.stage != "begun" and not terminal.as_json:
@@ -52,9 +53,7 @@ async def _pantheon(
             terminal.note(f"{SIGNS[news.stage]} {news.agent}{detail}")
 
     async with AsyncMessageBus() as bus:
-        nine = Pantheon(bus, workspace=workspace)
-        if read_only:
-            nine.actor.tools.remove("write_file")
+        nine = Pantheon(bus, workspace=Workspace(workspace, read_only=read_only))
         outcome = await nine.run(task, key, on_step=on_step)
     if terminal.as_json:
         terminal.json(outcome)
