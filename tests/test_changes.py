@@ -8,8 +8,15 @@ import pytest
 
 from ai_framework import AsyncMessageBus
 from tests.driving import finished, make_bus, register
-from zejzl.errors import BusNotRunning, NoSuchChange, ServerError, SettingsError, StoreTooNew
-from zejzl.events import SettingsChanged
+from zejzl.errors import (
+    BusNotRunning,
+    NoSuchChange,
+    ServerError,
+    SettingsError,
+    StoreError,
+    StoreTooNew,
+)
+from zejzl.events import Event, SettingsChanged
 from zejzl.settings import RateLimit, Settings
 from zejzl.stores import InMemoryStore, SqliteStore
 from zejzl.testing import FakeClock
@@ -125,6 +132,99 @@ async def test_two_processes_lose_no_change_of_each_other(tmp_path: Path) -> Non
 
         assert [(each.id, each.stands) for each in one.changes] == [("one", False), ("other", True)]
         assert one.settings.max_tokens == 5
+
+
+async def go_on(clock: FakeClock, seconds: float = 3.0) -> None:
+    for _ in range(int(seconds / 0.1)):
+        await clock.advance(0.1)
+        await asyncio.sleep(0.003)  # the database is real
+
+
+async def test_a_change_reaches_the_other_processes_that_run_and_each_tells_it_once(
+    tmp_path: Path,
+) -> None:
+    clock, path = FakeClock(), tmp_path / "z.db"
+    async with (
+        make_bus(clock, store=SqliteStore(path, clock=clock)) as one,
+        make_bus(clock, store=SqliteStore(path, clock=clock)) as other,
+    ):
+        heard: list[tuple[str, bool]] = []
+
+        def hear(event: Event) -> None:
+            assert isinstance(event, SettingsChanged)
+            heard.append((event.change_id, event.reverted))
+
+        other._changes._tell = hear
+        await go_on(clock)  # both are seen to run
+
+        await one.apply({"id": "x", "settings": {"max_attempts": 2}})
+        await go_on(clock)
+        with_it = other.settings.max_attempts
+        await one.revert("x")
+        await go_on(clock)
+        without = other.settings.max_attempts
+        await other.apply({"id": "y", "settings": {"max_tokens": 5}})
+        await go_on(clock)
+
+        assert (with_it, without) == (2, Settings().max_attempts)
+        assert one.settings.max_tokens == 5
+        assert heard == [("x", False), ("x", True), ("y", False)]
+        assert [each.id for each in other.changes] == ["x", "y"]
+        assert await told_of(one) == [("x", False), ("x", True), ("y", False)]
+
+
+async def told_of(bus: AsyncMessageBus) -> list[tuple[str, bool]]:
+    """Return what the log says of changes."""
+    events = await bus.store.events(type="settings_changed")
+    return [(each.change_id, each.reverted) for each in events if isinstance(each, SettingsChanged)]
+
+
+async def test_what_was_applied_and_taken_back_before_anybody_looked_is_told_by_nobody_else(
+    tmp_path: Path,
+) -> None:
+    clock, path = FakeClock(), tmp_path / "z.db"
+    async with (
+        make_bus(clock, store=SqliteStore(path, clock=clock)) as one,
+        make_bus(clock, store=SqliteStore(path, clock=clock)) as other,
+    ):
+        await one.apply({"id": "x", "settings": {"max_attempts": 2}})
+        await one.revert("x")
+        told = len(await one.store.events(type="settings_changed"))
+
+        await other._changes.look()
+
+        assert [(each.id, each.stands) for each in other.changes] == [("x", False)]
+        assert len(await one.store.events(type="settings_changed")) == told
+
+
+@pytest.mark.parametrize("kept", ["{", '{"v": 1}', '{"v": 99, "changes": []}'])
+async def test_changes_of_another_process_that_cannot_be_read_change_nothing(
+    kept: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with make_bus(FakeClock()) as bus:
+        await bus.apply({"id": "x", "settings": {"max_attempts": 2}})
+        await bus.store.keep_setting("changes", kept)
+
+        await bus._changes.look()
+
+        assert bus.settings.max_attempts == 2
+        assert await bus.store.setting("changes") == kept
+    assert "what another process has changed cannot be read" in caplog.text
+
+
+async def test_a_change_that_others_cannot_be_told_of_holds_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with make_bus(FakeClock(), store=SqliteStore(tmp_path / "z.db")) as bus:
+
+        async def broken() -> list[object]:
+            raise StoreError("no")
+
+        monkeypatch.setattr(bus.store, "snapshots", broken)
+        await bus.apply({"id": "x", "settings": {"max_attempts": 2}})
+
+        assert bus.settings.max_attempts == 2
+    assert "other processes were not told" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -310,3 +410,31 @@ async def test_what_a_store_says_is_checked_like_what_a_caller_says(settings: st
     async with make_bus(FakeClock(), store=store) as bus:
         assert bus.changes == []
         assert await store.setting("changes.damaged") == kept
+
+
+def nested(depth: int, kind: type) -> object:
+    """Return a table in a table, or a list in a list, and so on."""
+    value: object = {} if kind is dict else []
+    for _ in range(depth):
+        value = {"a": value} if kind is dict else [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "improvement",
+    [
+        {"id": "a", "settings": {"rate_limits": nested(5_000, dict)}},
+        {"id": "a", "settings": {"failover": nested(5_000, list)}},
+        {"id": "a", "settings": {"max_attempts": nested(5_000, list)}},
+        {"id": "a", "settings": nested(5_000, list)},
+        {"id": nested(5_000, list), "settings": {"max_attempts": 2}},
+        {"id": "a", "action": nested(5_000, list), "settings": {"max_attempts": "x"}},
+    ],
+)
+async def test_what_is_nested_without_end_is_told_as_a_wrong_value(improvement: object) -> None:
+    async with make_bus(FakeClock()) as bus:
+        with pytest.raises((TypeError, ValueError)):
+            await bus.apply(improvement)
+
+        assert bus.changes == []
+        assert bus.settings == Settings()

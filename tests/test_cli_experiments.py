@@ -1,6 +1,7 @@
 """Experiments and changes from the command line, with a bus that runs and without."""
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from threading import Thread
@@ -75,6 +76,27 @@ def test_an_experiment_is_shown_with_both_arms(shell: Shell) -> None:
     assert "max_tokens = 5" in shown.out
     assert "as it is" in shown.out
     assert found["ruling"]["treatment"]["n"] + found["ruling"]["control"]["n"] == 10
+
+
+def test_an_experiment_of_an_older_version_is_shown_as_ended_beside_the_others(
+    shell: Shell,
+) -> None:
+    with_bus(shell, try_and_change)
+
+    async def age(bus: AsyncMessageBus) -> None:
+        await bus.experiment("other", arms=ARMS)
+        body = json.loads(await bus.store.setting("experiments") or "")
+        body["running"][0]["trial"]["v"] = 1
+        await bus.store.keep_setting("experiments", json.dumps(body))
+
+    with_bus(shell, age)
+
+    shown = shell("experiment")
+
+    assert shown.code == 0
+    assert "short answers: undecided" in shown.out
+    assert "version 1 cannot go on" in shown.out.replace("\n ", "")
+    assert "other: running" in shown.out
 
 
 def test_where_no_bus_runs_it_is_done_in_the_database(shell: Shell) -> None:

@@ -91,6 +91,26 @@ def test_another_experiment_divides_the_same_conversations_anew() -> None:
     assert all(n == pytest.approx(5_000, rel=0.05) for n in both.values())
 
 
+def test_another_beginning_of_an_experiment_divides_the_same_conversations_anew() -> None:
+    shared = sum(
+        assign("patience", str(key), HALVES, "monday")
+        == assign("patience", str(key), HALVES, "friday")
+        for key in range(2_000)
+    )
+
+    assert 900 < shared < 1_100
+
+
+def test_a_trial_that_was_put_away_keeps_what_it_divides_by() -> None:
+    begun = Trial("patience", "new", "old", token="monday")
+
+    again = Trial.from_json(json.loads(json.dumps(begun.to_json())))
+
+    keys = [str(key) for key in range(100)]
+    assert [again.arm(key) for key in keys] == [begun.arm(key) for key in keys]
+    assert [trial().arm(key) for key in keys] != [begun.arm(key) for key in keys]
+
+
 def test_a_name_and_a_key_are_not_taken_for_another_name_and_key() -> None:
     one = [assign("a", f"b{key}", HALVES) for key in range(64)]
     other = [assign("ab", str(key), HALVES) for key in range(64)]
@@ -500,7 +520,7 @@ def test_a_trial_with_times_larger_than_any_is_told_too() -> None:
     seconds = json.loads(json.dumps(made.to_json()["seconds"]))
     seconds["sketches"][0][0] = 10**400
 
-    with pytest.raises(ValueError, match="an amount that cannot be"):
+    with pytest.raises(ValueError, match="cannot be"):
         Trial.from_json({**made.to_json(), "seconds": seconds})
 
 

@@ -176,6 +176,39 @@ async def test_energy_comes_back_with_time_and_by_hand() -> None:
     assert isinstance(event, BudgetRestored) and event.amount == 75.0
 
 
+async def test_whoever_listens_no_more_hears_nothing_and_the_others_all_of_it() -> None:
+    magic = make(FakeClock(), energy_level=20.0)
+    heard: list[Event] = []
+    once: list[Event] = []
+
+    def hear_once(event: Event) -> None:
+        once.append(event)
+        magic.unlisten(hear_once)  # in the middle of an event
+
+    magic.listen(hear_once)
+    magic.listen(heard.append)
+    magic.restore_energy(1.0, "first")
+    magic.restore_energy(1.0, "second")
+    magic.unlisten(heard.append)
+    magic.unlisten(heard.append)
+    magic.restore_energy(1.0, "third")
+
+    assert [isinstance(each, BudgetRestored) and each.reason for each in once] == ["first"]
+    assert [isinstance(each, BudgetRestored) and each.reason for each in heard] == [
+        "first",
+        "second",
+    ]
+
+
+async def test_a_program_may_use_the_breaker_of_a_callee_of_its_own() -> None:
+    magic = make(FakeClock())
+
+    mine = magic.circuit_breaker("tool_call", "search")
+
+    assert magic.circuit_breaker("tool_call", "search") is mine
+    assert magic.circuit_breakers["tool_call:search"] is mine
+
+
 async def test_resetting_a_breaker_closes_its_children_too_and_unknown_names_are_false() -> None:
     clock = FakeClock()
     magic = make(clock)

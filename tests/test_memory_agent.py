@@ -1,6 +1,7 @@
 """MemoryAgent: what is stored is recalled, alone and on a bus's store."""
 
 import asyncio
+import gc
 import inspect
 import json
 import logging
@@ -422,6 +423,27 @@ async def test_a_watch_ends_with_its_bus(clock: FakeClock) -> None:
     await bus.stop()
 
     await watch.close()
+
+
+async def test_what_has_ended_listens_no_more(clock: FakeClock) -> None:
+    bus = make_bus(clock)
+    await bus.start()
+    before = list(bus.magic._listeners)
+    closed, left, forgotten = [await MemoryAgent(bus).watch() for _ in range(3)]
+    for task in forgotten._tasks:
+        task.cancel()
+    await asyncio.gather(*forgotten._tasks, return_exceptions=True)
+    del forgotten, task
+
+    await closed.close()
+    gc.collect()
+    await bus.magic.recharge_magic()
+    while_open = len(bus.magic._listeners) - len(before)
+    await bus.stop()
+    await left.close()
+
+    assert while_open == 1
+    assert bus.magic._listeners == before
 
 
 async def test_a_watch_that_cannot_begin_leaves_nothing_behind(

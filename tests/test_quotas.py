@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -334,3 +336,209 @@ async def test_a_models_limit_holds_however_its_name_is_written() -> None:
         await finished(clock, bus.send("hello", model="SCRIPTED-1"))
 
         assert clock.now() - began > 30.0
+
+
+# A limit that changes while calls wait for their turn ------------------------------------------
+
+SLOW = {"id": "slow", "settings": {"rate_limits": {"a": RateLimit(requests=1)}}}
+
+
+class Shared(InMemoryStore):
+    """A store in memory that says that others reach it; limits may fail, or take some time."""
+
+    shared = True
+    fails = False
+    free: asyncio.Event | None = None
+
+    def revise(self, name: str, change: Any) -> Any:
+        if not name.startswith(KEPT_AS):
+            return super().revise(name, change)
+        if self.fails:
+            raise StoreError("the disk is full")
+        if self.free is None:
+            return super().revise(name, change)
+        return asyncio.ensure_future(self._later(name, change))
+
+    async def _later(self, name: str, change: Any) -> Any:
+        assert self.free is not None
+        await self.free.wait()
+        return await super().revise(name, change)
+
+
+async def lines(shared: bool, clock: FakeClock, **settings: Any) -> AsyncMessageBus:
+    """Return a bus that runs, on a store that others reach or do not."""
+    store = Shared(clock=clock) if shared else InMemoryStore(clock=clock)
+    bus = make_bus(clock, store=store, deadline=3_600.0, **settings)
+    await bus.start()
+    return bus
+
+
+async def go_on(clock: FakeClock, seconds: float, tasks: Sequence[asyncio.Task[Any]] = ()) -> None:
+    """Let time pass, at most until all tasks are done."""
+    for _ in range(int(seconds / 0.2)):
+        await clock.advance(0.2)
+        if tasks and all(task.done() for task in tasks):
+            return
+
+
+async def waiting_for(clock: FakeClock, bus: AsyncMessageBus, n: int) -> list[asyncio.Task[Reply]]:
+    """Return calls that wait for their turn, the first being done."""
+    await finished(clock, bus.send("first"))
+    tasks = [asyncio.create_task(bus.send(f"waits {number}")) for number in range(n)]
+    await go_on(clock, 1.0)
+    assert not any(task.done() for task in tasks)
+    return tasks
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_calls_that_wait_for_a_limit_go_on_when_it_is_taken_back(
+    shared: bool,
+) -> None:
+    clock = FakeClock()
+    bus = await lines(shared, clock, rate_limits={"other": RateLimit(requests=1)})
+    provider = Timed(clock)
+    await bus.register_provider("a", provider)
+    await bus.apply(SLOW)
+    tasks = await waiting_for(clock, bus, 4)
+    before = clock.now()
+
+    await bus.revert("slow")
+    await go_on(clock, 30.0, tasks)
+
+    assert len(provider.requests) == 5
+    assert max(provider.times) - before < 10.0  # and not minutes
+    await assert_nothing_is_left(bus)
+    await bus.stop()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_calls_that_wait_for_a_limit_take_their_turn_under_the_one_that_comes(
+    shared: bool,
+) -> None:
+    clock = FakeClock()
+    bus = await lines(shared, clock, rate_limits={"a": RateLimit(requests=3)})
+    provider = Timed(clock)
+    await bus.register_provider("a", provider)
+    await bus.apply(SLOW)
+    tasks = await waiting_for(clock, bus, 4)
+
+    await bus.revert("slow")
+    await go_on(clock, 10.0)
+    at_once = [task.done() for task in tasks]
+    await go_on(clock, 70.0, tasks)
+
+    assert at_once == [True, True, False, False]  # the first call counts, too
+    assert most_in_a_minute(provider.times, drift=1.0) == 3  # begun a little after their turn
+    assert [each.content for each in provider.requests] == [
+        "first",
+        *(f"waits {n}" for n in range(4)),
+    ]
+    await assert_nothing_is_left(bus)
+    await bus.stop()
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 4])
+@pytest.mark.parametrize("shared", [False, True])
+async def test_whoever_leaves_while_limits_change_leaves_no_turn_behind(
+    shared: bool, turns: int
+) -> None:
+    clock = FakeClock()
+    bus = await lines(shared, clock, rate_limits={"a": RateLimit(requests=3)})
+    provider = Timed(clock)
+    await bus.register_provider("a", provider)
+    await bus.apply(SLOW)
+    tasks: list[asyncio.Task[Any]] = [*await waiting_for(clock, bus, 4)]
+
+    tasks.append(asyncio.create_task(bus.revert("slow")))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    for task in tasks[:3]:
+        task.cancel()
+    await go_on(clock, 2.0)
+    tasks.append(asyncio.create_task(bus.send("last")))
+    await go_on(clock, 70.0, tasks)
+
+    assert all(task.done() for task in tasks)
+    answered = [task for task in tasks if not task.cancelled()]
+    assert len(provider.requests) == len(answered)  # the first of all, less the change
+    assert most_in_a_minute(provider.times, drift=1.0) <= 3
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await assert_nothing_is_left(bus)
+    await bus.stop()
+
+
+async def test_a_turn_that_is_being_taken_while_its_limit_changes_is_taken_anew() -> None:
+    clock = FakeClock()
+    store = Shared(clock=clock)
+    limits = {"a": RateLimit(requests=3)}
+    async with make_bus(clock, store=store, deadline=600.0, rate_limits=limits) as bus:
+        provider = Timed(clock)
+        await bus.register_provider("a", provider)
+        await bus.apply(SLOW)
+        await finished(clock, bus.send("first"))
+        store.free = asyncio.Event()
+        task = asyncio.create_task(bus.send("second"))
+        await go_on(clock, 1.0)
+
+        await bus.revert("slow")
+        store.free.set()
+        await go_on(clock, 10.0, [task])
+
+        assert provider.times[1] - provider.times[0] < 10.0
+        await assert_nothing_is_left(bus)
+
+
+async def test_limits_that_change_twice_at_once_leave_no_turn_behind() -> None:
+    clock = FakeClock()
+    store = Shared(clock=clock)
+    limits = {"a": RateLimit(requests=3)}
+    async with make_bus(clock, store=store, deadline=600.0, rate_limits=limits) as bus:
+        provider = Timed(clock)
+        await bus.register_provider("a", provider)
+        await bus.apply(SLOW)
+        tasks = await waiting_for(clock, bus, 2)
+        store.free = asyncio.Event()
+
+        await bus.revert("slow")
+        await clock.advance(0.1)
+        await bus.apply({"id": "two", "settings": {"rate_limits": {"a": RateLimit(requests=4)}}})
+        await clock.advance(0.1)
+        store.free.set()
+        await go_on(clock, 10.0, tasks)
+        tasks.append(asyncio.create_task(bus.send("fourth")))
+        await go_on(clock, 10.0, tasks)
+
+        assert [each.content for each in provider.requests] == [
+            "first",
+            "waits 0",
+            "waits 1",
+            "fourth",
+        ]
+        await asyncio.gather(*tasks)
+        await assert_nothing_is_left(bus)
+
+
+async def test_a_call_whose_turn_cannot_be_taken_anew_keeps_the_one_it_had(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = FakeClock()
+    store = Shared(clock=clock)
+    limits = {"a": RateLimit(requests=3)}
+    async with make_bus(clock, store=store, deadline=600.0, rate_limits=limits) as bus:
+        provider = Timed(clock)
+        await bus.register_provider("a", provider)
+        await bus.apply(SLOW)
+        (task,) = await waiting_for(clock, bus, 1)
+
+        store.fails = True
+        await bus.revert("slow")
+        await go_on(clock, 30.0)
+        waits = not task.done()
+        store.fails = False
+        await go_on(clock, 40.0, [task])
+
+        assert waits
+        assert (await task).text == "ok"
+        assert provider.times[1] - provider.times[0] >= 60.0
+        await assert_nothing_is_left(bus)
+    assert "a call of a keeps its turn: the disk is full" in caplog.text

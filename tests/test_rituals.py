@@ -158,7 +158,9 @@ async def saying_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "  ", "a\nb", "\ud800", None, 7, saying_nothing, *BUILT_IN], ids=repr
+    "name",
+    ["", "  ", "a\nb", "\ud800", None, 7, saying_nothing, *BUILT_IN],
+    ids=lambda name: getattr(name, "__name__", repr(name)),
 )
 def test_a_name_is_text_and_not_a_built_in_ones(rituals: Rituals, name: str) -> None:
     for add in (rituals.decorate, lambda name: rituals.add(name, saying_nothing)):

@@ -10,7 +10,7 @@ import pytest
 
 from ai_framework import AsyncMessageBus
 from tests.driving import finished, make_bus, register
-from zejzl.engine.trial_shelf import shown
+from zejzl.engine.trial_shelf import read_experiments, shown
 from zejzl.errors import (
     BadRequest,
     NoSuchChange,
@@ -115,7 +115,8 @@ async def test_a_conversation_never_changes_sides() -> None:
     assert first == second
     shares = {"better": 0.5, "as it is": 0.5}
     sides = {"better": "good", "as it is": "bad"}
-    assert first == [sides[assign("try", name, shares)] for name in names]
+    begun = bus._trials.running["try"].trial.token
+    assert first == [sides[assign("try", name, shares, begun)] for name in names]
     await bus.stop()
 
 
@@ -586,3 +587,139 @@ async def test_a_verdict_whose_process_died_before_it_acted_is_carried_out_by_th
     assert [each.id for each in again.changes] == ["better"]
     assert again._trials._shelf.pending == []
     await again.stop()
+
+
+# What older versions and strange hands have left ---------------------------------------------
+
+
+async def with_an_older_row(store: InMemoryStore) -> None:
+    """Keep two experiments, "old" being of the first version, as a process left them that died."""
+    clock = FakeClock()
+    bus = await with_two(clock, store=store, bad=0)
+    await bus.experiment("old", arms=ARMS)
+    await bus.experiment("new", arms={"long": None, "short": {"max_tokens": 3}})
+    await bus.stop()
+    await store.open()
+    body = json.loads(await store.setting("experiments") or "")
+    for row in body["running"]:
+        if row["name"] == "old":
+            row["trial"]["v"] = 1
+    await store.keep_setting("experiments", json.dumps(body))
+
+
+async def test_an_experiment_of_an_older_version_is_shown_as_ended_and_why() -> None:
+    store = InMemoryStore()
+    await with_an_older_row(store)
+
+    shown_first = {each["name"]: each for each in await read_experiments(store)}
+    bus = await with_two(FakeClock(), store=store, bad=0)
+    on_the_bus = {each["name"]: each for each in bus.experiments}
+
+    for found in (shown_first, on_the_bus):
+        assert {name: each["state"] for name, each in found.items()} == {
+            "old": "undecided",
+            "new": "running",
+        }
+        assert "version 1 cannot go on" in str(found["old"]["reason"])
+        assert found["old"]["settings"] == {"default_provider": "good"}
+    assert await bus.store.setting("experiments.damaged") is None
+    await bus.stop()
+
+
+async def test_a_row_that_cannot_go_on_does_not_keep_its_name() -> None:
+    store, theirs = InMemoryStore(), InMemoryStore()
+    bus = await with_two(FakeClock(), store=store, bad=0)
+    await with_an_older_row(theirs)
+    await store.keep_setting("experiments", await theirs.setting("experiments"))
+
+    begun = await bus.experiment("old", arms=ARMS)
+
+    assert begun["state"] == "running"
+    states = [(each["name"], each["state"]) for each in await read_experiments(store)]
+    assert states == [("old", "undecided"), ("new", "running"), ("old", "running")]
+    await bus.stop()
+
+
+async def test_a_row_of_a_newer_version_keeps_its_name_and_blocks_no_other() -> None:
+    store = InMemoryStore()
+    await with_an_older_row(store)
+    kept = (await store.setting("experiments") or "").replace('"v": 1, "name"', '"v": 99, "name"')
+    await store.keep_setting("experiments", kept)
+
+    bus = await with_two(FakeClock(), store=store, bad=0)
+
+    assert [each["name"] for each in bus.experiments] == ["new"]
+    (newer,) = [each for each in await read_experiments(store) if each["name"] == "old"]
+    assert (newer["state"], "version 99" in str(newer["reason"])) == ("running", True)
+    with pytest.raises(ValueError, match="runs already"):
+        await bus.experiment("old", arms=ARMS)
+    await bus.stop()
+
+
+async def test_rows_without_a_name_are_set_aside_and_the_others_go_on() -> None:
+    store = InMemoryStore()
+    await with_an_older_row(store)
+    body = json.loads(await store.setting("experiments") or "")
+    body["running"] += [{}, 5]
+    body["over"] += [None]
+    kept = json.dumps(body)
+    await store.keep_setting("experiments", kept)
+
+    names = [each["name"] for each in await read_experiments(store)]
+    bus = await with_two(FakeClock(), store=store, bad=0)
+
+    assert sorted(map(str, names)) == ["new", "old"]
+    assert [each["name"] for each in bus.experiments] == ["old", "new"]
+    assert await store.setting("experiments.damaged") == kept
+    await bus.stop()
+
+
+async def test_begun_again_under_its_name_an_experiment_divides_conversations_anew() -> None:
+    clock = FakeClock()
+    bus = await with_two(clock, bad=0)
+    names = conversations(200)
+
+    await bus.experiment("try", arms=ARMS)
+    first = [bus._trials.part(name).usual.settings.default_provider for name in names]
+    await bus.stop_experiment("try")
+    await clock.advance(1.0)
+    await bus.experiment("try", arms=ARMS)
+    second = [bus._trials.part(name).usual.settings.default_provider for name in names]
+
+    same = sum(a == b for a, b in zip(first, second, strict=True))
+    assert 70 < same < 130
+    await bus.stop()
+
+
+async def test_after_a_restart_an_experiment_divides_conversations_as_before() -> None:
+    clock, store = FakeClock(), InMemoryStore()
+    names = conversations(50)
+    bus = await with_two(clock, store=store, bad=0)
+    await bus.experiment("try", arms=ARMS)
+    first = [bus._trials.part(name).usual.settings.default_provider for name in names]
+    await bus.stop()
+    await clock.advance(1.0)
+
+    again = await with_two(clock, store=store, bad=0)
+    second = [again._trials.part(name).usual.settings.default_provider for name in names]
+
+    assert first == second
+    await again.stop()
+
+
+@pytest.mark.parametrize("part", ["arm", "name", "share", "goal", "most"])
+async def test_what_is_nested_without_end_is_told_as_a_wrong_value(part: str) -> None:
+    value: dict[str, object] | list[object] = {"a": 1}
+    for _ in range(5_000):
+        value = {"a": value} if part == "arm" else [value]
+    how: dict[str, Any] = {"name": "x", "arms": ARMS}
+    if part == "arm":
+        how["arms"] = {"now": None, "deep": {"rate_limits": value}}
+    else:
+        how[part] = value
+
+    async with make_bus(FakeClock()) as bus:
+        with pytest.raises((TypeError, ValueError)):
+            await bus.experiment(**how)
+
+        assert bus.experiments == []

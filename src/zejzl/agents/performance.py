@@ -124,7 +124,7 @@ class Performance:
             checked = tool.checked(inputs)
         except (ValueError, LookupError) as wrong:
             return _failed(wrong, 0)
-        breaker = self._magic._breakers.child(COMPONENT, tool.name)
+        breaker = self._magic.circuit_breaker(COMPONENT, tool.name)
         tries = 0
         while True:
             tries += 1

@@ -17,6 +17,7 @@ from zejzl.agents.base import Bus, Inbox
 from zejzl.agents.remembered import NotAnEvent
 from zejzl.errors import StoreError
 from zejzl.events import Event, to_json
+from zejzl.magic import FairyMagic
 from zejzl.messages import Message
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Watch:
         self.lost = 0
         self._memory = memory
         self._bus = bus
+        self._ear = _Ear(self, bus.magic)
         self._inbox: Inbox | None = None
         self._waiting: deque[Event] = deque()
         self._dropped = 0
@@ -69,7 +71,7 @@ class Watch:
         """
         self._inbox = await self._bus.subscribe(TOPICS)
         # Listen, then read: an event that is heard and read has one id, and is kept once.
-        self._bus.magic.listen(_Ear(self))
+        self._bus.magic.listen(self._ear)
         try:
             read = await self._bus.store.events(limit=MOST_WAITING)
         except BaseException:
@@ -112,6 +114,7 @@ class Watch:
 
     def _end(self) -> None:
         self._ending = True
+        self._bus.magic.unlisten(self._ear)
         self._there.set()
 
     async def _follow_topics(self, inbox: Inbox) -> None:
@@ -139,16 +142,19 @@ class Watch:
 
 
 class _Ear:
-    """Listens for a watch, and does not keep it alive: nobody can stop listening to a bus."""
+    """Listens for a watch, and does not keep one alive that nobody closed."""
 
-    __slots__ = ("_watch",)
+    __slots__ = ("_magic", "_watch")
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watch, magic: FairyMagic) -> None:
         self._watch = ref(watch)
+        self._magic = magic
 
     def __call__(self, event: Event) -> None:
         watch = self._watch()
-        if watch is not None:
+        if watch is None:
+            self._magic.unlisten(self)
+        else:
             watch.hear(event)
 
 

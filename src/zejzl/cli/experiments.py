@@ -115,7 +115,8 @@ def show_experiments(terminal: Terminal, found: Sequence[Mapping[str, Any]]) -> 
         terminal.say(f"{line(str(each['name']))}: {each['state']}", "bold")
         terminal.say(f"  {line(str(each['reason']))}", prose=True)
         terminal.say(f"  tried: {line(_settings(each['settings']))}", prose=True)
-        _show_arms(terminal, each["ruling"])
+        if each["ruling"] is not None:  # else it cannot be taken up, and has no figures
+            _show_arms(terminal, each["ruling"])
 
 
 def _show_arms(terminal: Terminal, ruling: Mapping[str, Any]) -> None:

@@ -4,7 +4,8 @@
 
 Each change is a difference of settings. What is in use is what was given with all changes that
 stand on top of it, the newest last, so that any one can be taken back whatever came after it.
-They are kept in the store and stand again after a restart.
+They are kept in the store and stand again after a restart. Whoever makes one asks the other
+processes on the same store to look; they do so when they next look for commands.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from typing import Any
 
 from zejzl.clock import Clock
 from zejzl.engine.arguments import checked_text
-from zejzl.errors import NoSuchChange, SettingsError, StoreTooNew
+from zejzl.errors import NoSuchChange, SettingsError, StoreError, StoreTooNew
 from zejzl.events import Event, SettingsChanged, utc
 from zejzl.ports import Store
 from zejzl.settings import RateLimit, Settings
@@ -30,6 +31,7 @@ NAME = "changes"  # the setting they are kept as
 DAMAGED = "changes.damaged"
 LONGEST_ID = 500
 BY_HAND = "by hand"
+LOOK = "look_at_changes"  # the command that asks another process to
 MOST_KEPT = 200  # changes that were taken back and are remembered
 # What may be changed while requests are under way. Money, keys and files are for people.
 UNREADABLE = ValueError, TypeError, KeyError, AttributeError, RecursionError
@@ -160,17 +162,15 @@ class Changes:
         return await _to_the_end(self._apply(change))
 
     async def _apply(self, change: Change) -> Change:
-        def add(kept: list[Change]) -> list[Change]:
+        def add(kept: list[Change]) -> tuple[list[Change], Change]:
             if any(each.id == change.id and each.stands for each in kept):
                 raise ValueError(
                     f"{change.id} is in use already; take it back first: "
                     f"await bus.revert({change.id!r})"
                 )
-            return [*kept, change]
+            return [*kept, change], change
 
-        await self._revise(add)
-        self._put_to_use(change)
-        return change
+        return await self._revise(add)
 
     async def revert(self, id: str, because: str = BY_HAND) -> Change:
         """Take a change back, and return it.
@@ -184,20 +184,30 @@ class Changes:
     async def _revert(self, id: str, because: str) -> Change:
         at = utc(self._clock.wall())
 
-        def back(change: Change) -> Change:
-            if change.id != id or not change.stands:
-                return change
-            return replace(change, reverted_at=at, reverted_because=because)
-
-        def take_back(kept: list[Change]) -> list[Change]:
-            if not any(each.id == id and each.stands for each in kept):
+        def take_back(kept: list[Change]) -> tuple[list[Change], Change]:
+            found = next((each for each in kept if each.id == id and each.stands), None)
+            if found is None:
                 raise NoSuchChange(id, tuple(each.id for each in kept if each.stands))
-            return [back(each) for each in kept]
+            back = replace(found, reverted_at=at, reverted_because=because)
+            return [back if each is found else each for each in kept], back
 
-        await self._revise(take_back, just=id)
-        taken = next(each for each in self._all if each.id == id and each.reverted_at == at)
-        self._put_to_use(taken)
-        return taken
+        return await self._revise(take_back)
+
+    async def look(self) -> None:
+        """Put to use what other processes have changed, and tell it; what cannot be read is left.
+
+        Raises:
+            StoreError: If the store cannot be read.
+        """
+
+        def read(kept: str | None) -> tuple[str | None, list[Change]]:
+            return kept, _from_json(kept) if kept else []
+
+        try:
+            # In line with what is written: what this process changes meanwhile is not forgotten.
+            self._take_in(await self._store.revise(NAME, read))
+        except (*UNREADABLE, StoreTooNew) as wrong:
+            log.warning("what another process has changed cannot be read: %s", wrong)
 
     def stands(self, id: str, settings: Mapping[str, object] | None = None) -> bool:
         """Say whether a change of that id is in use; with these settings, if any are given."""
@@ -236,37 +246,67 @@ class Changes:
     def _change(self, improvement: object) -> Change:
         difference = checked_difference(part_of(improvement, "settings"))
         id = checked_id(part_of(improvement, "id") or token_hex(8))
-        action = part_of(improvement, "action")
-        reason = str(action) if action else "by hand"
+        reason = word_of(part_of(improvement, "action"), BY_HAND)
         at = utc(self._clock.wall())
         return Change(id=id, settings=difference, reason=reason, applied_at=at)
 
-    async def _revise(
-        self, make: Callable[[list[Change]], list[Change]], *, just: str = ""
-    ) -> None:
-        """Write down what `make` makes of all changes, those of other processes among them."""
+    async def _revise(self, make: Callable[[list[Change]], tuple[list[Change], Change]]) -> Change:
+        """Write down what `make` makes of all changes, and put it to use; return its own one."""
 
-        def work(kept: str | None) -> tuple[str, list[Change]]:
-            changes = make(_from_json(kept) if kept else [])
+        def work(kept: str | None) -> tuple[str, tuple[list[Change], Change]]:
+            changes, own = make(_from_json(kept) if kept else [])
             back = [each for each in changes if each.reverted_at is not None]
-            back.sort(key=lambda each: (each.reverted_at or each.applied_at, each.id == just))
+            back.sort(key=lambda each: (each.reverted_at or each.applied_at, each is own))
             gone = back[:-MOST_KEPT]
             changes = [each for each in changes if each not in gone]
-            return _to_json(changes), changes
+            return _to_json(changes), (changes, own)
 
-        self._all = await self._store.revise(NAME, work)
+        changes, own = await self._store.revise(NAME, work)
+        self._take_in(changes, own)
+        await self._announce()
+        return own
 
-    def _put_to_use(self, change: Change) -> None:
-        self._use(self.in_use())
-        self._tell(
-            SettingsChanged(
-                change_id=change.id,
-                settings=json.dumps(change.settings, sort_keys=True),
-                reverted=not change.stands,
-                reason=change.reason if change.stands else change.reverted_because,
-                timestamp=change.applied_at if change.reverted_at is None else change.reverted_at,
-            )
-        )
+    def _take_in(self, changes: list[Change], own: Change | None = None) -> None:
+        """Put to use what has changed, by whomever, and tell it once."""
+        stood, stand = map(_marks, (self._all, changes))
+        self._all = changes
+        if stood != stand:
+            self._use(self.in_use())
+        for each in changes:
+            begun, ended = each.stands and _mark(each) not in stood, _mark(each) in stood - stand
+            if begun or ended or each is own:
+                self._tell(_told(each))
+
+    async def _announce(self) -> None:
+        """Ask the other processes that run to look; who does not run looks at its start."""
+        if not self._store.shared:
+            return
+        try:
+            for owner, _, runs, body in await self._store.snapshots():
+                if runs and json.loads(body).get("state") == "running":
+                    await self._store.post_command(owner, LOOK, "{}")
+        except (StoreError, *UNREADABLE) as problem:
+            log.warning("other processes were not told of a change: %s", problem)
+
+
+def _mark(change: Change) -> tuple[str, datetime]:
+    """Return what tells a change from all others, whether it stands or not."""
+    return change.id, change.applied_at
+
+
+def _marks(changes: Sequence[Change]) -> set[tuple[str, datetime]]:
+    """Return the marks of those that stand."""
+    return {_mark(each) for each in changes if each.stands}
+
+
+def _told(change: Change) -> SettingsChanged:
+    return SettingsChanged(
+        change_id=change.id,
+        settings=json.dumps(change.settings, sort_keys=True),
+        reverted=not change.stands,
+        reason=change.reason if change.stands else change.reverted_because,
+        timestamp=change.applied_at if change.reverted_at is None else change.reverted_at,
+    )
 
 
 async def _to_the_end(work: Coroutine[Any, Any, Change]) -> Change:
@@ -331,6 +371,11 @@ def part_of(improvement: object, name: str) -> Any:
     if isinstance(improvement, Mapping):
         return improvement.get(name)
     return getattr(improvement, name, None)
+
+
+def word_of(action: object, otherwise: str) -> str:
+    """Return what an improvement does, in a word; `otherwise` where it has none."""
+    return action if isinstance(action, str) and action else otherwise
 
 
 def _plain(value: object) -> object:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from zejzl.clock import Clock
 from zejzl.engine.journal import unheard
@@ -33,21 +34,25 @@ SOON = 1e-3  # seconds that are not worth a wait
 KEPT_AS = "rate_limit:"  # begins the setting that holds a limit's state
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Reservation:
     """A call's turn.
 
     Attributes:
         target: Whose call.
+        tokens: That it was taken for.
         start: When it may begin, by the clock's `now()`.
         here: Its place with each meter of this bus.
         there: Its place with each limit in the store.
+        given_back: Whether the call was never made.
     """
 
     target: Target
+    tokens: int
     start: float
     here: Sequence[tuple[Meter, Booking]]
     there: Sequence[tuple[str, Booking]] = ()
+    given_back: bool = False
 
 
 class Quotas:
@@ -58,6 +63,7 @@ class Quotas:
 
     Attributes:
         any: Whether there is any limit at all.
+        moved: Called when turns that calls wait for have come nearer or gone further away.
     """
 
     def __init__(self, store: Store, clock: Clock, limits: Mapping[str, RateLimit]) -> None:
@@ -69,16 +75,61 @@ class Quotas:
         self.any = bool(limits)
         self._heard: dict[tuple[str, str], float] = {}
         self._rubbish: set[str] = set()  # providers whose words made no sense; told once
+        self._ahead: WeakKeyDictionary[Reservation, None] = WeakKeyDictionary()  # in their order
+        self._moving: set[asyncio.Future[None]] = set()
+        self.moved: Callable[[], None] = lambda: None
 
     def use(self, limits: Mapping[str, RateLimit]) -> None:
-        """Take in other limits; those that stay the same keep their counts."""
+        """Take in other limits: what was started counts, what waits takes its turn anew."""
         rates = {name: rates_of(limit) for name, limit in limits.items()}
-        same = {name for name, each in rates.items() if self._rates.get(name) == each}
-        self._own = {
-            name: self._own[name] if name in same else Meter(each) for name, each in rates.items()
-        }
+        others = {name for name in rates | self._rates if rates.get(name) != self._rates.get(name)}
+        now = self._clock.now()
+        waiting = [
+            each
+            for each in self._ahead
+            if each.start > now + SOON and not others.isdisjoint(_names_of(each.target))
+        ]
+        for each in waiting:
+            self._give_back(each)
+        self._own = {name: self._meter(name, rate) for name, rate in rates.items()}
         self._rates = rates
         self.any = bool(rates or self._learned)
+        if waiting:
+            self._move(waiting)
+
+    def _meter(self, name: str, rates: Rates) -> Meter:
+        """Return the meter for a limit that may be another one from now on."""
+        own = self._own.get(name)
+        if own is None or own.rates == rates:
+            return own or Meter(rates)
+        return Meter.from_json(own.to_json(), rates)
+
+    def _move(self, waiting: Sequence[Reservation]) -> None:
+        """Take turns anew; in a shared store that is done beside."""
+        if self._store.shared:
+            moving = asyncio.ensure_future(self._reserve_anew(waiting))
+            self._moving.add(moving)
+            moving.add_done_callback(self._moving.discard)
+            return
+        for each in waiting:
+            booked = self.book(each.target, each.tokens)
+            each.start, each.here = booked.start, booked.here
+        self.moved()
+
+    async def _reserve_anew(self, waiting: Sequence[Reservation]) -> None:
+        for each in waiting:
+            try:
+                booked = await self.reserve(each.target, each.tokens)
+            except StoreError as problem:
+                log.warning("a call of %s keeps its turn: %s", each.target.name, problem)
+                continue
+            del self._ahead[booked]  # it is that of `each`
+            if each.given_back:
+                self._give_back(booked)
+            else:
+                self._give_back(each)  # what another change has taken for it meanwhile
+                each.start, each.here, each.there = booked.start, booked.here, booked.there
+        self.moved()
 
     def warn(self, providers: Collection[str]) -> None:
         """Tell of limits that hold for nobody: none of the registered providers has their name."""
@@ -108,7 +159,7 @@ class Quotas:
         # With all of them at the same time, the latest: each counts a call when it begins.
         start = now + max((meter.wait(now, tokens) for meter in meters), default=0.0)
         here = [(meter, meter.book(now, tokens, begin=start)) for meter in meters]
-        return Reservation(target, start, here)
+        return Reservation(target, tokens, start, here)
 
     async def reserve(self, target: Target, tokens: int) -> Reservation:
         """Take a call's turn, with everybody's where the store is shared.
@@ -116,6 +167,15 @@ class Quotas:
         Raises:
             StoreError: If the store would not tell.
         """
+        while True:
+            before = self._rates
+            booked = await self._reserve(target, tokens)
+            if all(before.get(name) == self._rates.get(name) for name in _names_of(target)):
+                self._ahead[booked] = None
+                return booked
+            self._give_back(booked)  # its limit became another one meanwhile
+
+    async def _reserve(self, target: Target, tokens: int) -> Reservation:
         booked = self.book(target, tokens)
         if not self._store.shared:
             return booked
@@ -148,10 +208,15 @@ class Quotas:
 
     def cancel(self, reservation: Reservation) -> None:
         """Give back the turn of a call that was never made."""
+        reservation.given_back = True
+        self._give_back(reservation)
+
+    def _give_back(self, reservation: Reservation) -> None:
         for meter, booking in reservation.here:
             meter.cancel(booking)
         for name, booking in reservation.there:
             self._revise_unheard(name, partial(_cancel, booking))
+        reservation.here = reservation.there = ()
 
     def settle(self, reservation: Reservation, tokens: int) -> None:
         """Count a call's real tokens in place of those that were reserved."""
@@ -199,8 +264,7 @@ class Quotas:
         """Return the names of the configured limits that hold for a call."""
         if not self._rates:
             return []
-        names = target.name, f"{target.name}/{target.model}".lower()
-        return [name for name in names if name in self._rates]
+        return [name for name in _names_of(target) if name in self._rates]
 
     def _meters(self, target: Target) -> list[Meter]:
         """Return the meters of this bus that a call has to pass."""
@@ -224,6 +288,11 @@ class Quotas:
             unheard(self._revise(name, work))
         except StoreError as problem:
             log.warning("the rate limit of %s could not be corrected: %s", name, problem)
+
+
+def _names_of(target: Target) -> tuple[str, str]:
+    """Return the names that a limit may have which holds for a call."""
+    return target.name, f"{target.name}/{target.model}".lower()
 
 
 def _book(tokens: int, ahead: float, meter: Meter, now: float) -> Booking:

@@ -48,6 +48,9 @@ class Engine:
     quotas: Quotas
     abandoned: set[asyncio.Future[Any]] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        self.quotas.moved = self.recovered.announce  # a limit that changed wakes calls that wait
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:

@@ -7,13 +7,13 @@ claimed here before anybody acts on it, and marked when it was carried out.
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from zejzl.engine.changes import checked_difference, checked_id
-from zejzl.errors import StoreTooNew
+from zejzl.engine.changes import UNREADABLE, checked_difference, checked_id
+from zejzl.errors import StoreTooNew, shorten, words
 from zejzl.learning.experiment import Trial
 from zejzl.ports import Store
 
@@ -110,7 +110,7 @@ class Running:
         )
 
 
-def shown(running: Running) -> dict[str, object]:
+def shown(running: Running) -> Body:
     """Return how an experiment stands, JSON-ready."""
     ruling = running.trial.ruling()
     return {
@@ -120,6 +120,29 @@ def shown(running: Running) -> dict[str, object]:
         "settings": dict(running.settings),
         "change": running.change,
         "ruling": ruling.to_json(),
+    }
+
+
+def cut_short(row: Body) -> Body | None:
+    """Return the end of an experiment that cannot go on; None: it can, or a newer version's can."""
+    try:
+        Running.from_json(row)
+    except StoreTooNew:
+        return None
+    except UNREADABLE as wrong:
+        return _without_figures(row, "undecided", wrong)
+    return None
+
+
+def _without_figures(row: Body, state: str, wrong: Exception) -> Body:
+    settings = row.get("settings")
+    return {
+        "name": row["name"],
+        "state": state,
+        "reason": f"it cannot be taken up: {shorten(words(wrong))}",
+        "settings": settings if isinstance(settings, dict) else {},
+        "change": str(row.get("change", "")),
+        "ruling": None,
     }
 
 
@@ -147,12 +170,14 @@ class TrialShelf:
         """Write down one that begins.
 
         Raises:
-            ValueError: If another process has one of that name.
+            ValueError: If another process has one of that name, and it can go on.
         """
 
         def work(body: Body) -> None:
-            if name in body["running"]:
-                raise ValueError(f"an experiment {name!r} runs already, in another process")
+            if (row := body["running"].pop(name, None)) is not None:
+                if (end := cut_short(row)) is None:
+                    raise ValueError(f"an experiment {name!r} runs already, in another process")
+                _put_away(body, end)
             body["running"][name] = running.to_json() | {"owner": self._owner}
 
         await self._change(work)
@@ -182,7 +207,7 @@ class TrialShelf:
             )
             if name in body["running"]:
                 del body["running"][name]
-                body["over"] = [*body["over"], {**end, PENDING: self._owner}][-MOST_KEPT:]
+                _put_away(body, {**end, PENDING: self._owner})
                 claimed = True
 
         await self._change(work)
@@ -198,11 +223,11 @@ class TrialShelf:
 
         await self._change(work)
 
-    async def recall(self) -> dict[str, Callable[[], Running]]:
-        """Take over those whose process is gone; return how to read each, by name.
+    async def recall(self) -> dict[str, Running]:
+        """Take over those whose process is gone, and return them; what cannot go on is over.
 
         Raises:
-            StoreTooNew: If a newer version wrote them.
+            StoreTooNew: If a newer version wrote all of it; one such experiment is left alone.
         """
         alive = set()
         if self._store.shared:
@@ -210,19 +235,32 @@ class TrialShelf:
         if await self._store.setting(NAME) is None:
             self.over = []
             return {}
-        found: dict[str, Body] = {}
+        found: dict[str, Running] = {}
+        left: list[str] = []
 
         def work(body: Body) -> None:
-            for name, row in body["running"].items():
-                if row.get("owner") not in alive:
+            found.clear()
+            left.clear()
+            for name, row in list(body["running"].items()):
+                if row.get("owner") in alive:
+                    continue
+                try:
+                    found[name] = Running.from_json(row)
                     row["owner"] = self._owner
-                    found[name] = row
+                except StoreTooNew as newer:
+                    left.append(f"experiment {name} is left alone: {newer}")
+                except UNREADABLE as wrong:
+                    end = _without_figures(body["running"].pop(name), "undecided", wrong)
+                    left.append(f"experiment {name} is over: {end['reason']}")
+                    _put_away(body, end)
             for each in body["over"]:
                 if PENDING in each and each[PENDING] not in alive:
                     each[PENDING] = self._owner
 
         await self._change(work)
-        return {name: _reader(row) for name, row in found.items()}
+        for told in left:
+            log.warning("%s", told)
+        return found
 
     async def _change(self, work: Callable[[Body], None]) -> None:
         """Let `work` change what is kept; what cannot be read is set aside before."""
@@ -231,11 +269,12 @@ class TrialShelf:
         def revise(kept: str | None) -> tuple[str, list[Body]]:
             damaged.clear()
             try:
-                body = _read(kept)
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as wrong:
-                log.warning("the experiments cannot be read, kept as %s: %s", DAMAGED, wrong)
+                body, lost = _read(kept)
+            except UNREADABLE as wrong:
+                (body, _), lost = _read(None), words(wrong)
+            if lost:
+                log.warning("experiments cannot be read, kept as %s: %s", DAMAGED, lost)
                 damaged.append(kept or "")
-                body = _read(None)
             work(body)
             return json.dumps({**body, "running": list(body["running"].values())}), body["over"]
 
@@ -244,41 +283,57 @@ class TrialShelf:
             await self._store.keep_setting(DAMAGED, damaged[0])
 
 
-async def read_experiments(store: Store) -> list[dict[str, object]]:
+async def read_experiments(store: Store) -> list[Body]:
     """Return every experiment that the store knows, those that are over first; change nothing.
+
+    One that cannot go on is shown as it will end.
 
     Raises:
         ValueError: If they cannot be read.
         StoreTooNew: If a newer version wrote them.
     """
     try:
-        body = _read(await store.setting(NAME))
-        rows = [shown(Running.from_json(each)) for each in body["running"].values()]
+        body, lost = _read(await store.setting(NAME))
     except (TypeError, KeyError, AttributeError, RecursionError) as wrong:
         raise ValueError(f"the experiments in the store cannot be read: {wrong}") from None
-    return [*body["over"], *rows]
+    if lost:
+        log.warning("experiments in the store cannot be read: %s", lost)
+    return [*body["over"], *map(_shown_row, body["running"].values())]
 
 
-def _reader(row: Body) -> Callable[[], Running]:
-    return lambda: Running.from_json(row)
+def _shown_row(row: Body) -> Body:
+    try:
+        return shown(Running.from_json(row))
+    except StoreTooNew as newer:
+        return _without_figures(row, "running", newer)
+    except UNREADABLE as wrong:
+        return _without_figures(row, "undecided", wrong)
 
 
-def _read(kept: str | None) -> Body:
-    """Return what is kept, the running ones by name."""
+def _put_away(body: Body, end: Body) -> None:
+    body["over"] = [*body["over"], end][-MOST_KEPT:]
+
+
+def _read(kept: str | None) -> tuple[Body, str]:
+    """Return what is kept, the running ones by name; and what could not be read of it, in words."""
     if not kept:
-        return {"v": VERSION, "running": {}, "over": []}
+        return {"v": VERSION, "running": {}, "over": []}, ""
     body = json.loads(kept)
     if isinstance(body["v"], int) and body["v"] > VERSION:
         raise StoreTooNew(
             f"the experiments are of version {body['v']}, this zejzl reads {VERSION}: "
             "use the newer zejzl, or another ZEJZL_HOME"
         )
-    over = [each for each in body["over"] if isinstance(each["name"], str)]
-    return {
-        "v": VERSION,
-        "running": {str(each["name"]): each for each in body["running"]},
-        "over": over,
-    }
+    running, over = _named(body["running"]), _named(body["over"])
+    lost = len(body["running"]) + len(body["over"]) - len(running) - len(over)
+    return (
+        {"v": VERSION, "running": {row["name"]: row for row in running}, "over": over},
+        f"{lost} without a name" if lost else "",
+    )
+
+
+def _named(rows: Iterable[object]) -> list[Body]:
+    return [row for row in rows if isinstance(row, dict) and isinstance(row.get("name"), str)]
 
 
 def _difference(settings: object) -> dict[str, object]:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar, get_args
 
 from zejzl.clock import Clock
 from zejzl.engine.arguments import checked_text
-from zejzl.engine.changes import Changes, checked_difference, checked_id, part_of
+from zejzl.engine.changes import Changes, checked_difference, checked_id, part_of, word_of
 from zejzl.engine.trial_shelf import Running, TrialShelf, shown
 from zejzl.engine.usual import Usual, usual
 from zejzl.errors import (
@@ -31,7 +31,6 @@ from zejzl.errors import (
     Rejected,
     SettingsError,
     StoreError,
-    StoreTooNew,
 )
 from zejzl.events import Event, ExperimentEnded, utc
 from zejzl.learning.experiment import MOST, Goal, Trial
@@ -188,17 +187,24 @@ class Trials:
         control, treatment = _sides(arms)
         tried = arms[treatment]
         id = checked_id(part_of(tried, "id") or f"experiment:{name}")
+        now = utc(self.clock.wall())
         running = Running(
             trial=Trial(
-                name, treatment, control, share=share, goal=goal or _goal(tried), most=most
+                name,
+                treatment,
+                control,
+                share=share,
+                goal=goal or _goal(tried),
+                most=most,
+                token=now.isoformat(),  # begun again, it is another trial
             ),
             treatment=treatment,
             settings=_difference(tried),
             control=_difference(arms[control]),
             change=id,
-            action=str(part_of(tried, "action") or f"experiment {name}"),
+            action=word_of(part_of(tried, "action"), f"experiment {name}"),
             stood=self._changes.stands(id),
-            until=utc(self.clock.wall()) + LONGEST,
+            until=now + LONGEST,
         )
         self._check(running)
         self.running[name] = running
@@ -331,12 +337,11 @@ class Trials:
             StoreTooNew: If a newer version wrote it.
         """
         self.running, self._both = {}, {}
-        for name, read in (await self._shelf.recall()).items():
+        for name, running in (await self._shelf.recall()).items():
             try:
-                running = read()
                 self._changes.in_use(plus=[running.settings])
                 self._changes.in_use(plus=[running.control])
-            except (ValueError, TypeError, KeyError, StoreTooNew) as wrong:
+            except (ValueError, TypeError) as wrong:
                 log.warning("experiment %s cannot go on, and is left as it is: %s", name, wrong)
             else:
                 self.running[name] = running

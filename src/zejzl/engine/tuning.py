@@ -1,11 +1,13 @@
 """What a bus can change of itself: improvements, and experiments with them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 
-from zejzl.engine.changes import Change, Changes
+from zejzl.engine.changes import LOOK, Change, Changes
 from zejzl.engine.commands import Handler
 from zejzl.engine.lifecycle import Lifecycle
+from zejzl.engine.record import Engine
 from zejzl.engine.traffic import traffic
 from zejzl.engine.trials import Trials
 from zejzl.errors import NoSuchChange
@@ -22,6 +24,7 @@ class Tuning:
     """
 
     store: Store
+    _engine: Engine
     _lifecycle: Lifecycle
     _changes: Changes
     _trials: Trials
@@ -48,7 +51,8 @@ class Tuning:
             StoreError: It could not be written down; nothing has changed.
         """
         self._lifecycle.check()
-        return await self._changes.apply(improvement)
+        with _no_deeper():
+            return await self._changes.apply(improvement)
 
     async def revert(self, id: str) -> Change:
         """Take a change back, whatever came after it.
@@ -92,7 +96,8 @@ class Tuning:
             SettingsError: A setting cannot be, or not while the bus runs.
         """
         self._lifecycle.check()
-        return await self._trials.begin(name, arms, share=share, goal=goal, most=most)
+        with _no_deeper():
+            return await self._trials.begin(name, arms, share=share, goal=goal, most=most)
 
     async def stop_experiment(self, name: str) -> dict[str, object]:
         """End an experiment early, undecided: what there was before stays. Return its end.
@@ -109,8 +114,22 @@ class Tuning:
         return self._trials.all()
 
 
+@contextmanager
+def _no_deeper() -> Iterator[None]:
+    """Tell of values that are nested so deeply that nothing can be done with them."""
+    try:
+        yield
+    except RecursionError:
+        raise ValueError(
+            "it is nested too deeply: a setting is a number, a text, a list of names or a table"
+        ) from None
+
+
 def tuning_handlers(changes: Changes, trials: Trials) -> dict[str, Handler]:
-    """Return what may be asked of a bus: revert {id}; stop_experiment {name}."""
+    """Return what may be asked of a bus: revert {id}; stop_experiment {name}; to look at changes.
+
+    The last is what buses ask of each other.
+    """
 
     async def revert(asked: Mapping[str, object]) -> object:
         try:
@@ -124,7 +143,11 @@ def tuning_handlers(changes: Changes, trials: Trials) -> dict[str, Handler]:
         except NoSuchChange as unknown:
             raise ValueError(str(unknown)) from None
 
-    return {"revert": revert, "stop_experiment": stop_experiment}
+    async def look(_: Mapping[str, object]) -> object:
+        await changes.look()
+        return [each.id for each in changes.all if each.stands]
+
+    return {"revert": revert, "stop_experiment": stop_experiment, LOOK: look}
 
 
 def tunable(settings: Settings, providers: Collection[str]) -> dict[str, object]:

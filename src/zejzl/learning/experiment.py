@@ -41,19 +41,21 @@ State = Literal["running", "kept", "reverted", "undecided"]
 Goal = Literal["success", "seconds", "cost"]
 
 
-def assign(name: str, key: str, shares: Mapping[str, float]) -> str:
+def assign(name: str, key: str, shares: Mapping[str, float], token: str = "") -> str:
     """Return the arm of a conversation: the same in every process, and at all times.
 
     Args:
         name: The experiment's; another one divides the same conversations anew.
         key: The conversation, or the request where there is none.
         shares: Of each arm, above 0 and together 1.
+        token: Of this beginning of it; with another one they are divided anew, too.
 
     Raises:
         ValueError: If the shares are none.
     """
     _check_shares(shares)
-    text = f"{len(name)}:{name}:{key}".encode("utf-8", "backslashreplace")
+    begun = f"{len(token)}:{token}:" if token else ""
+    text = f"{len(name)}:{name}:{begun}{key}".encode("utf-8", "backslashreplace")
     place = int.from_bytes(hashlib.sha256(text).digest()[:8], "big") / 2**64
     *others, last = shares
     for arm in others:
@@ -141,6 +143,7 @@ class Trial:
         share: Of the treatment, above 0 and below 1.
         goal: What the treatment is tried for: more success, less time or less cost.
         most: Outcomes of both arms after which it ends undecided.
+        token: What tells it from others of its name, before and after it; `assign` uses it.
 
     Raises:
         ValueError: If one of them cannot be.
@@ -155,6 +158,7 @@ class Trial:
         share: float = 0.5,
         goal: Goal = "success",
         most: int = MOST,
+        token: str = "",
     ) -> None:
         if treatment == control:
             raise ValueError(f"the arms must differ, not both be {treatment!r}")
@@ -165,7 +169,7 @@ class Trial:
                 f"most must be a whole number, {2 * FEW} or more and up to {_MOST_MOST:,}, "
                 f"not {most!r:.40}"
             )
-        self.name, self.goal, self.most = name, goal, most
+        self.name, self.goal, self.most, self.token = name, goal, most, token
         self.shares = {treatment: share, control: 1 - share}
         _check_shares(self.shares)
         self._arms = (treatment, control)
@@ -176,7 +180,7 @@ class Trial:
 
     def arm(self, key: str) -> str:
         """Return the arm of a conversation, or of a request that has none."""
-        return assign(self.name, key, self.shares)
+        return assign(self.name, key, self.shares, self.token)
 
     def observe(
         self,
@@ -245,6 +249,7 @@ class Trial:
             "share": self.shares[self._arms[0]],
             "goal": self.goal,
             "most": self.most,
+            **({"token": self.token} if self.token else {}),  # older ones have none
             "success": self._success.to_json(),
             "seconds": self._seconds.to_json(),
             "cost": self._cost.to_json(),
@@ -273,6 +278,7 @@ class Trial:
             share=read.number("share"),
             goal=cast(Goal, read.text("goal")),
             most=read.count("most"),
+            token=read.maybe_text("token") or "",
         )
         trial._success.load(body.get("success"))
         trial._seconds.load(body.get("seconds"))

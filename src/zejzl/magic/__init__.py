@@ -17,21 +17,9 @@ from typing import TypeVar
 
 from zejzl.clock import Clock, SystemClock
 from zejzl.errors import FailureClass
-from zejzl.events import (
-    BreakerChanged,
-    BudgetRestored,
-    Event,
-    RecoveryRecorded,
-    check_text,
-    utc,
-)
+from zejzl.events import BreakerChanged, BudgetRestored, Event, RecoveryRecorded, check_text, utc
 from zejzl.magic.acorns import Acorns
-from zejzl.magic.breakers import (
-    Breakers,
-    CircuitBreaker,
-    CircuitBreakerConfig,
-    CircuitBreakerState,
-)
+from zejzl.magic.breakers import Breakers, CircuitBreaker, CircuitBreakerConfig, CircuitBreakerState
 from zejzl.magic.gate import Gate
 from zejzl.magic.recoveries import Recoveries
 from zejzl.magic.remedies import Ended, Remedies, RemedyFn
@@ -178,6 +166,10 @@ class FairyMagic:
             name: As in `circuit_breakers`; a provider's goes by the provider's name, too.
         """
         return self._breakers.status(self.recoveries.named(name) or name)
+
+    def circuit_breaker(self, component: str, child: str) -> CircuitBreaker:
+        """Return the breaker of one callee of a component; made at its first call."""
+        return self._breakers.child(component, child)
 
     async def reset_circuit_breaker(self, name: str) -> bool:
         """Close a breaker, with its children; False when there is none of that name.
@@ -475,6 +467,10 @@ class FairyMagic:
     def listen(self, listener: Callable[[Event], None]) -> None:
         """Call `listener` with every event from here on; it must not raise."""
         self._listeners.append(listener)
+
+    def unlisten(self, listener: Callable[[Event], None]) -> None:
+        """Call `listener` no more; do nothing where it does not listen."""
+        self._listeners = [each for each in self._listeners if each != listener]
 
     def emit(self, event: Event) -> None:
         """Hand an event to everybody who listens."""
