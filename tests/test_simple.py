@@ -183,8 +183,10 @@ class Both(Own):
         return prompt
 
 
-@pytest.mark.parametrize("provider", [Full(), Traced(), Called()], ids=lambda each: type(each).__name__)
-async def test_a_full_provider_need_have_nothing_to_clean_up(provider: Any) -> None:
+@pytest.mark.parametrize("kind", [Full, Traced, Called])
+async def test_a_full_provider_need_have_nothing_to_clean_up(kind: Callable[[], Any]) -> None:
+    provider = kind()
+
     async with make_bus(FakeClock()) as bus:
         await bus.register_provider("full", provider)
 
