@@ -79,7 +79,7 @@ def test_paths_that_ended_since_are_told_the_latest_last() -> None:
 
 
 def test_paths_are_read_back() -> None:
-    assert sequences([["a", "b"], []]) == [("a", "b"), ()]
-    for wrong in (None, 5, [5], "ab"):
-        with pytest.raises(ValueError, match="not paths"):
-            sequences(wrong)
+    assert sequences([["a", "b"], []], 2) == [("a", "b"), ()]
+    for wrong in (None, 5, [5], "ab", [["a", 5]], [["a"]] * 3):
+        with pytest.raises(ValueError, match=r"not a? ?path"):
+            sequences(wrong, 2)

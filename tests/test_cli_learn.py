@@ -20,7 +20,6 @@ from tests.shell import HOSTILE, STEERING, Shell, Typing
 from zejzl.cli.findings import (
     advised,
     case_name,
-    duration,
     gain,
     late,
     percent,
@@ -575,9 +574,6 @@ def test_a_gain_in_time_is_told_in_time() -> None:
 def test_numbers_are_as_exact_as_they_are() -> None:
     assert [percent(share) for share in (0, 1e-9, 0.05, 0.5, 0.996, 0.99999, 1)] == [
         *("0%", "<0.1%", "5.0%", "50%", "99.6%", ">99.9%", "100%")
-    ]
-    assert [duration(seconds) for seconds in (0.5, 90, 7200, 86_400 * 9, 86_400 * 1234)] == [
-        *("0.5 s", "90 s", "2 h", "9 d", "1,234 d")
     ]
     exact, spread = Times(mean_s=60, p50_s=59.9, p95_s=59.9), Times(mean_s=60, p50_s=9, p95_s=99)
     assert (usual(exact), late(exact), usual(spread), late(spread)) == (60, 60, 9, 99)

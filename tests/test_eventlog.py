@@ -1,6 +1,7 @@
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from enum import StrEnum
+from itertools import permutations
 
 import pytest
 from hypothesis import given
@@ -47,6 +48,60 @@ class Broken:
         raise RuntimeError("no")
 
 
+class BrokenZone(tzinfo):
+    def utcoffset(self, _: datetime | None) -> timedelta:
+        raise OSError("gone")
+
+    dst = tzname = utcoffset  # type: ignore[assignment]
+
+
+class BrokenDict(dict[str, object]):
+    def get(self, *_: object) -> object:
+        raise OSError("gone")
+
+    def keys(self) -> object:  # type: ignore[override]
+        raise OSError("gone")
+
+    __iter__ = keys  # type: ignore[assignment]
+    __bool__ = keys
+
+
+class BrokenText(str):
+    def __hash__(self) -> int:
+        raise OSError("gone")
+
+    def __len__(self) -> int:
+        raise OSError("gone")
+
+    def __getitem__(self, _: object) -> str:
+        raise OSError("gone")
+
+    __eq__ = __getitem__  # type: ignore[assignment]
+    __str__ = __repr__ = __hash__  # type: ignore[assignment]
+
+
+class BrokenKey(str):
+    hashed = 0
+
+    def __hash__(self) -> int:
+        self.hashed += 1
+        if self.hashed > 1:
+            raise OSError("gone")
+        return 1
+
+
+class BrokenInt(int):
+    def __hash__(self) -> int:
+        raise OSError("gone")
+
+    def __mul__(self, _: object) -> int:
+        raise OSError("gone")
+
+    __eq__ = __ge__ = __le__ = __gt__ = __lt__ = __mul__  # type: ignore[assignment]
+    __abs__ = __bool__ = __str__ = __repr__ = __hash__  # type: ignore[assignment]
+    __rmul__ = __format__ = __mul__  # type: ignore[assignment]
+
+
 class BrokenMapping(Mapping[str, object]):
     def __getitem__(self, key: str) -> object:
         raise OSError("gone")
@@ -61,7 +116,7 @@ class BrokenMapping(Mapping[str, object]):
 def nested(depth: int) -> object:
     found: object = 1
     for _ in range(depth):
-        found = [found]
+        found = (found,)
     return found
 
 
@@ -121,6 +176,15 @@ class View(Mapping[str, object]):
         ({**GOOD, "duration_ms": -1}, "wrong_type"),
         ({**GOOD, "duration_ms": float("nan")}, "wrong_type"),
         ({**GOOD, "id": 1.5}, "wrong_type"),
+        ({**GOOD, "id": 10**20_000}, "wrong_type"),
+        ({**GOOD, "id": 16**NAME}, "oversized"),
+        ({**GOOD, "conversation_id": 10**20_000}, "wrong_type"),
+        ({**GOOD, "agent": nested(1_000_000)}, "wrong_type"),
+        ({**GOOD, "timestamp": datetime(2023, 1, 1, tzinfo=BrokenZone())}, "wrong_time"),
+        (BrokenDict(GOOD), "not_an_event"),
+        ({**GOOD, "data": BrokenDict()}, "wrong_type"),
+        ({**GOOD, "agent": BrokenText("ann")}, "wrong_type"),
+        ({**GOOD, BrokenKey("x"): 1}, "not_an_event"),
         ({**GOOD, "data": {"x": Broken()}}, "wrong_type"),
         ({**GOOD, "data": {"x": nested(100_000)}}, "wrong_type"),
         ({**GOOD, "type": "x" * (NAME + 1)}, "oversized"),
@@ -295,6 +359,47 @@ def test_equal_events_have_equal_marks_and_others_have_not() -> None:
 
     assert marks[0] == marks[1]
     assert len(set(marks)) == len(marks) - 1
+
+
+@pytest.mark.parametrize("order", [*permutations((True, 1, 1.0))], ids=str)
+def test_what_was_read_before_changes_nothing_of_what_is_equal_to_it(
+    order: tuple[object, ...],
+) -> None:
+    rule = OutcomeRule.parse("success = flag == true")
+    reader = EventReader(rule)
+
+    for value in order:
+        event = {**GOOD, "is_valid": value, "flag": value}
+        alone = EventReader(rule).read(event)
+        token, *_, mark, _, _ = reader.read(event)
+        assert (token.vote, mark) == (alone[0].vote, alone[4])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {name: value}
+        for name in ("type", "agent", "task_type", "status", "error", "conversation_id", "id", "x")
+        for value in (BrokenText("x"), [BrokenText("x")], {"message": BrokenText("x")})
+    ]
+    + [
+        {name: BrokenInt(1)}
+        for name in ("timestamp", "duration_ms", "is_valid", "conversation_id", "id", "status")
+    ],
+    ids=lambda fields: "-".join(fields),
+)
+def test_a_class_whose_methods_raise_is_read_without_them_or_told_by_a_word(
+    fields: dict[str, object],
+) -> None:
+    for event in ({**GOOD, **fields}, {**GOOD, "data": fields}, {**GOOD, "error": [fields]}):
+        reader = EventReader()
+        try:
+            token, task, case, at, mark, duration, error = reader.read(event)
+        except Odd as odd:
+            assert str(odd) in ("wrong_type", "not_an_event")
+            continue
+        for value in (token.activity, token.agent, task, case, at, mark, duration, error):
+            assert type(value) in (str, int, type(None))
 
 
 def test_names_beyond_the_most_are_one_name() -> None:

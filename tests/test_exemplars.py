@@ -43,7 +43,14 @@ def test_the_order_in_which_they_come_changes_nothing() -> None:
     assert names(kept(seen)) == ("c", None, "a")
 
 
-@pytest.mark.parametrize("body", [None, [1], [["1", "a"]], [[1, 2]], [[1, "a"]] * 4], ids=str)
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(None, [1], [["1", "a"]], [[1, 2]], [[1, "a"]] * 4, [[True, "a"]]),
+        *([[2, "a"], [1, "b"]], [[1, "a"], [1, None]], [[10**19, "a"]], [[-(10**19), "a"]]),
+    ],
+    ids=str,
+)
 def test_what_are_no_exemplars_is_refused(body: object) -> None:
     with pytest.raises(ValueError, match=r"not .*exemplar"):
         read_kept(body)

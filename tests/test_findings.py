@@ -579,6 +579,7 @@ def shuffled(rows: list[dict[str, str]], failing: int, seed: int) -> dict[str, i
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("name", "most_rows"), [("taubench_gpt4o_airline", 5_108), ("traffic_fines_10k", 7_000)]
 )

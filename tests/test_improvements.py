@@ -331,6 +331,7 @@ def of(kind: str, **where: str) -> Finding:
         (slow(**{"from": "x", "to": "y"}), "parallelise", "x → y"),
         (slow(**{"from": "x", "to": "y", "agent": "ann"}), "parallelise", "x → y (ann)"),
         (path(activity="delete"), KEEP_AWAY, "delete"),
+        (path(rework="delete"), KEEP_AWAY, "delete again"),
         (path(task_type="sums", failures=30), "add_guard", "sums"),
         (gap("ann"), "add_guard", "ann"),
     ],

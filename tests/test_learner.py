@@ -1,11 +1,16 @@
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from random import Random
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ai_framework import AsyncMessageBus
 from tests.driving import make_bus
+from tests.test_mining import tampered
 from zejzl.agents.learner import FAILURES, LEARNINGS, SUCCESSES, LearnerAgent
 from zejzl.errors import StoreTooNew
 from zejzl.testing import FakeClock
@@ -213,8 +218,21 @@ async def test_what_is_not_there_is_not_loaded(clock: FakeClock, tmp_path: Path)
         {"feedback": []},
         {"feedback": {"x": 5}},
         {"feedback": {"x": {"verdict": 5}}},
+        {"v": 0},
+        {"v": True},
+        {"success_patterns": [["plan", 5]]},
+        {"success_patterns": "plan"},
+        {"success_patterns": [["plan"]] * 101},
+        {"failure_patterns": [["plan"]] * 61},
+        {"feedback": {str(n): {"verdict": "good", "note": ""} for n in range(5_000)}},
+        {"feedback": {"x": {"verdict": "good"}}},
+        {"feedback": {"x": {"verdict": "good", "note": "", "by": ""}}},
+        {"feedback": {"": {"verdict": "good", "note": ""}}},
+        {"feedback": {"x": {"verdict": "", "note": ""}}},
+        {"feedback": {"x": {"verdict": "good", "note": "y" * 1_001}}},
+        {"feedback": {"x" * 1_001: {"verdict": "good", "note": ""}}},
     ],
-    ids=str,
+    ids=lambda change: str(change)[:40],
 )
 async def test_what_is_damaged_is_refused_and_changes_nothing(
     clock: FakeClock, tmp_path: Path, change: dict[str, object]
@@ -225,7 +243,7 @@ async def test_what_is_damaged_is_refused_and_changes_nothing(
     await learner.save(path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
 
-    with pytest.raises(ValueError, match="not "):
+    with pytest.raises(ValueError, match=r"not |is empty|at most"):
         await learner.load(path)
 
     after = await learner.learn([])
@@ -238,7 +256,45 @@ async def test_what_is_something_else_is_refused(
 ) -> None:
     (tmp_path / "x").write_text(text)
 
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="not what a learner kept"):
+        await LearnerAgent(clock=clock).load(tmp_path / "x")
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.randoms(use_true_random=False))
+def test_damage_is_told_when_it_is_loaded_or_learning_goes_on(
+    tmp_path: Path, clock: FakeClock, chance: Random
+) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "learned.json"
+        first = LearnerAgent(clock=clock)
+        learned = await first.learn([*run("a1"), *run("a2", error="no 17"), *run("a3")[:2]])
+        first.feedback("x", "good", "why")
+        await first.save(path)
+        body = json.loads(path.read_text())
+        tampered(body, chance)
+        try:
+            text = json.dumps(body)
+        except (ValueError, RecursionError):
+            return  # what JSON cannot hold
+        path.write_text(text)
+
+        again = LearnerAgent(clock=clock)
+        try:
+            await again.load(path)
+        except (ValueError, StoreTooNew):
+            assert (await again.learn([]))["learned_patterns"]["events"] == 0  # type: ignore[index]
+        else:
+            assert set(await again.learn(run("a4"))) == set(learned)
+            await again.save(path)
+
+    asyncio.run(scenario())
+
+
+async def test_what_is_no_text_is_refused(clock: FakeClock, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"\xff\xfe\x00")
+
+    with pytest.raises(ValueError, match=r"not what a learner kept: .*x is no text"):
         await LearnerAgent(clock=clock).load(tmp_path / "x")
 
 
@@ -280,6 +336,26 @@ async def test_feedback_weighs_on_the_ranking_and_is_shown_with_it(clock: FakeCl
     shown = {each["id"]: each["feedback"] for each in ranked}
     assert shown[order[0]] == {"verdict": "bad", "note": "tried, no use"}
     assert again["learned_patterns"]["feedback"] == {order[0]: shown[order[0]]}  # type: ignore[index]
+
+
+async def test_feedback_on_what_is_no_id_is_told_which_ids_there_are(clock: FakeClock) -> None:
+    learner = LearnerAgent(clock=clock)
+    events = [event for n in range(60) for event in run(f"a{n}")]
+    for event in events[1::8]:
+        event["error"] = "no answer"
+
+    for wrong in (5, None, ["x"], ""):
+        with pytest.raises(ValueError, match=r"improvement_id is .*; known: none so far"):
+            learner.feedback(wrong, "x")  # type: ignore[arg-type]
+    learned = await learner.learn(events)
+
+    known = ", ".join(each["id"] for each in learned["optimizations"])  # type: ignore[attr-defined]
+    for wrong in (5, ""):
+        with pytest.raises(ValueError, match=f"improvement_id is .*; known: {known}"):
+            learner.feedback(wrong, "x")  # type: ignore[arg-type]
+    for verdict, note in ((5, ""), ("good", 5), (None, ""), ("good", None)):
+        with pytest.raises(ValueError, match=r"(verdict|note) is not a text but of type"):
+            learner.feedback(known, verdict, note)  # type: ignore[arg-type]
 
 
 def test_feedback_says_what_it_is_about_in_few_words() -> None:

@@ -2,6 +2,7 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import product
 from random import Random
 
 import pytest
@@ -11,11 +12,20 @@ from hypothesis import strategies as st
 from zejzl.errors import StoreTooNew
 from zejzl.learning import batches
 from zejzl.learning.cases import LENGTH
+from zejzl.learning.findings import find
 from zejzl.learning.mining import Miner
 from zejzl.learning.outcome import OutcomeRule
 from zejzl.learning.patterns import Case, Endings, Patterns
 
 Event = dict[str, object]
+
+
+def deep_tuple() -> object:
+    """Return something of which a hash cannot be taken: the stack is too small."""
+    found: object = 1
+    for _ in range(1_000_000):
+        found = (found,)
+    return found
 
 
 def event(kind: str, case: Case, at: float, **more: object) -> Event:
@@ -471,6 +481,67 @@ def test_the_figures_fit_together(events: list[Event]) -> None:
     )
 
 
+@pytest.mark.parametrize("first", [True, 1, 1.0], ids=repr)
+def test_a_duplicate_is_one_whatever_came_before_and_after_a_load(first: object) -> None:
+    events = [event("plan", "a", 1, valid=valid) for valid in (first, True, 1, 1.0, True)]
+    whole, begun = Miner(), Miner()
+
+    whole.learn(events)
+    begun.learn(events[:1])
+    again = Miner.from_json(begun.to_json())
+    again.learn(events[1:])
+
+    assert again.patterns() == whole.patterns()
+    assert whole.skipped == {"duplicate": 2}
+
+
+class Hostile(str):
+    """Text that works until something is asked of it."""
+
+    hashed = False
+
+    def __hash__(self) -> int:
+        if self.hashed:
+            raise OSError("gone")
+        self.hashed = True
+        return 1
+
+    def __eq__(self, _: object) -> bool:
+        raise OSError("gone")
+
+    __len__ = __repr__ = __str__ = __hash__  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {Hostile("x"): 1},
+        {"data": {Hostile("x"): 1}},
+        {"agent": Hostile("x")},
+        {"timestamp": Hostile("x")},
+        {"conversation_id": deep_tuple()},
+        {"type": deep_tuple()},
+        {"agent": deep_tuple()},
+        {"data": {"x": Hostile("x")}},
+        {"data": {"is_valid": deep_tuple(), "x": 1}},
+        {"conversation_id": 10**20_000},
+        {"id": 10**20_000},
+    ],
+    ids=lambda odd: "-".join(map(str.__str__, odd)),
+)
+@pytest.mark.parametrize("vectors", [True, False])
+def test_events_that_raise_are_counted_and_the_others_learned(
+    odd: dict[str, object], vectors: bool
+) -> None:
+    good = [each for n in range(600) for each in run(f"c{n}", "plan executor", n, agent="ann")]
+    miner = Miner(vectors=vectors)
+
+    miner.learn([*good[:700], {**event("plan", "x", 0), **odd}, *good[700:]])
+
+    assert sum(miner.skipped.values()) == 1
+    assert replace(miner.patterns(), skipped={}) == learned(good)
+
+
 def test_where_numpy_is_missing_nothing_else_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     events = [e for n in range(900) for e in run(str(n), "plan validation executor", 9.0 * n)]
     expected = learned(events, vectors=False)
@@ -522,21 +593,93 @@ def test_what_is_something_else_is_refused(body: object) -> None:
         Miner.from_json(body)
 
 
-@given(EVENTS, st.randoms(use_true_random=False))
-def test_damage_is_refused_or_harmless(events: list[Event], chance: Random) -> None:
-    miner = Miner()
-    miner.learn(events)
-    body = json.loads(json.dumps(miner.to_json()))
+@pytest.mark.parametrize("body", [{"v": 0}, {"v": -1}, {"v": True}, {"v": 1.0}], ids=repr)
+def test_a_version_that_cannot_be_is_something_else(body: object) -> None:
+    with pytest.raises(ValueError, match="not what a miner wrote"):
+        Miner.from_json(body)
+
+
+def deep() -> object:
+    found: object = 1
+    for _ in range(100_000):
+        found = [found]
+    return found
+
+
+HOSTILE = [
+    *(None, True, False, 0, 1, -1, 2, 7, 10**9, 10**13, 10**19, -(10**19), 10**400, 10**5_000),
+    *(0.0, 1.5, -2.5, float("inf"), float("-inf"), float("nan"), "", "x", "plan", "\ud800"),
+    *([], [[]], [0], [1, 0, 1], ["x"], {}, {"x": -1}, {"plan": 1}, deep()),
+]
+
+
+def tampered(body: object, chance: Random) -> None:
+    """Change one thing in a body: a leaf, or a part, or that it is there, or there once."""
     place = body
     while isinstance(place, dict | list) and place:
         inside = place
         key = chance.choice([*inside] if isinstance(inside, dict) else range(len(inside)))
         place = inside[key]
-    if key == "v":
-        return
-    inside[key] = chance.choice([None, "x", -1, [], {}])
+        if chance.random() < 0.15:
+            break
+    match chance.randrange(4), inside:
+        case 0, _:
+            del inside[key]
+        case 1, list():
+            inside.append(inside[key])
+        case _:
+            inside[key] = chance.choice(HOSTILE)
+
+
+@settings(max_examples=300, deadline=None)
+@given(EVENTS, EVENTS, st.randoms(use_true_random=False), st.integers(1, 3))
+def test_damage_is_told_when_it_is_loaded_or_it_is_none(
+    events: list[Event], more: list[Event], chance: Random, times: int
+) -> None:
+    first = Miner()
+    first.learn(events)
+    body = json.loads(json.dumps(first.to_json()))
+    for _ in range(times):
+        tampered(body, chance)
 
     try:
-        Miner.from_json(body)
+        miner = Miner.from_json(body)
+    except StoreTooNew:
+        assert body["v"] > 1
     except ValueError as refusal:
-        assert "damaged" in str(refusal)
+        assert "damaged" in str(refusal) or "not what a miner wrote" in str(refusal)
+    else:
+        find(miner.patterns(), first.patterns())
+        first.merge(miner)
+        find(first.patterns(), miner.patterns())
+        miner.learn(more)
+        miner.merge(first)
+        find(miner.patterns())
+        miner.finish()
+        find(miner.patterns())
+        assert Miner.from_json(json.loads(json.dumps(miner.to_json()))).patterns()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *product(["idle_timeout"], [float("inf"), float("nan"), 0, -1, True, "x", []]),
+        *product(["open_cases"], [0, -1, 1.5, True, 10**400]),
+        ("counts", {"late": -1, "evicted": 0}),
+        ("window", [0, 10**18, 0]),
+        ("window", [5, 4, 0]),
+        ("closed", [[], [], []]),
+        ("open", [["a", [0, -1, 0], None, None, 0]]),
+        ("open", [["a", [0, 10**30, 0], None, None, 0]]),
+        ("open", [["a", [0, 0, 0], None, None, 0]] * 2),
+        ("open", [["a", [5, 0, 0, 4, 0, 0], None, None, 0]]),
+        ("open", [["a", [0, 0], None, None, 0]]),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused_when_it_is_loaded(name: str, value: object) -> None:
+    miner = Miner()
+    miner.learn(run("a", "plan execution"))
+
+    with pytest.raises(ValueError, match=r"damaged: ."):
+        Miner.from_json({**miner.to_json(), name: value})

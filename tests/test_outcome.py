@@ -19,6 +19,9 @@ def rule(text: str) -> OutcomeRule:
         ("failure = case contains 'A' before 'B'", "A", ("B",)),
         ("failure = case contains A x before 'B, c', \"D\"", "A x", ("B, c", "D")),
         ("failure = case contains A before B, C", "A", ("B", "C")),
+        ("failure = case contains A before b x, 'B, c' ,it's", "A", ("b x", "B, c", "it's")),
+        ("failure = case contains 'A before' before \"before\"", "A before", ("before",)),
+        ("failure = case contains beforehand", "beforehand", ()),
     ],
 )
 def test_a_rule_names_an_activity(text: str, activity: str, before: tuple[str, ...]) -> None:
@@ -56,6 +59,25 @@ def test_a_rule_compares_a_field(text: str, field: str, compare: str, value: obj
 def test_what_is_no_rule_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match=r"not an outcome rule: .*for example \"failure = case"):
         rule(text)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *("'a' before", "a before", "before", "before 'b'", "'a' before ''", "''", "'a"),
+        *("'a', 'b'", "'a' after 'b'", "'a' before 'b' x", "'a' before 'b',", "a before b,,c"),
+        *(
+            "a before 'b' before 'c'",
+            "a before b before c",
+            "a before 'b",
+            "x" * 1_000,
+            "before = b",
+        ),
+    ],
+)
+def test_half_a_rule_about_activities_is_no_rule(said: str) -> None:
+    with pytest.raises(ValueError, match=r"not an outcome rule: .*for example \"failure = case"):
+        rule(f"failure = case contains {said}")
 
 
 @given(st.text(max_size=40))

@@ -55,7 +55,14 @@ def test_written_and_read_it_is_the_same(durations: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [None, [], [1, 2], ["1"], [1, 2.0, 3], [1, -1, 1], [1, len(EDGES) + 1, 1], [1, 5, 0]]
+    "body",
+    [
+        *(None, [], [1, 2], ["1"], [1, 2.0, 3], [1, -1, 1], [1, len(EDGES) + 1, 1], [1, 5, 0]),
+        # A sum that none of these durations, or only too many of them, would have.
+        *([2, 0, 1], [0, 1, 1], [EDGES[1] + 1, 1, 1], [-1, 0, 1], [10**30, len(EDGES), 1]),
+        *([10**13, 1, 10**13], [True, 1, 1], [10**400]),
+    ],
+    ids=str,
 )
 def test_what_is_no_sketch_is_refused(body: object) -> None:
     with pytest.raises(ValueError, match="not a sketch"):

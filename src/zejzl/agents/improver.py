@@ -12,7 +12,7 @@ from zejzl.engine.tuning import tunable
 from zejzl.errors import StoreTooNew, shorten
 from zejzl.learning.bottlenecks import spoken
 from zejzl.learning.change import Improvement
-from zejzl.learning.evidence import Finding
+from zejzl.learning.evidence import Finding, place
 from zejzl.learning.improvements import propose
 from zejzl.learning.patterns import Endings, Path, Patterns
 
@@ -181,22 +181,12 @@ def _is_slow(finding: Finding) -> bool:
     return finding.kind == "slow_edge" or finding.where.get("by") == "time"
 
 
-def _place(finding: Finding) -> str:
-    where = finding.where
-    names = [where["from"], where["to"]] if "from" in where else []
-    named = " → ".join(names)
-    for name in ("activity", "rework", "task_type", "agent"):
-        if name in where:
-            named = f"{named} ({where[name]})" if named else where[name]
-    return _brief(named)
-
-
 def _often(finding: Finding) -> str:
     said = finding.where.get("signature")
     low, high = finding.effect.ci95 or (0.0, 1.0)
     words = f", {_brief(said)!r}" if said else ""
     return (
-        f"{finding.n} of {finding.n_reference} at {_place(finding)}{words} "
+        f"{finding.n} of {finding.n_reference} at {place(finding.where, _brief)}{words} "
         f"({finding.effect.value:.0%}, {low:.0%} to {high:.0%})"
     )
 
@@ -205,7 +195,7 @@ def _slowly(finding: Finding) -> str:
     counts = finding.evidence.counts
     share = f", {finding.share_of_time:.0%} of all time" if finding.share_of_time else ""
     return (
-        f"{_place(finding)} takes {spoken(counts.get('p50_s', 0.0))} at the median, "
+        f"{place(finding.where, _brief)} takes {spoken(counts.get('p50_s', 0.0))} at the median, "
         f"{spoken(counts.get('p95_s', 0.0))} at the slow end{share}"
     )
 
@@ -215,7 +205,7 @@ def _riskily(finding: Finding) -> str:
     with_it = _share(counts.get("failures", 0), counts.get("successes", 0))
     without = _share(counts.get("failures_without", 0), counts.get("successes_without", 0))
     return (
-        f"with {_place(finding)} {with_it} fail, without it {without} "
+        f"with {place(finding.where, _brief)} {with_it} fail, without it {without} "
         f"(q = {finding.q or 0.0:.2g}, n = {finding.n} and {finding.n_reference})"
     )
 

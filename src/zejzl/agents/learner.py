@@ -78,6 +78,7 @@ class LearnerAgent(Agent):
         self.failure_patterns: list[tuple[str, ...]] = []
         self._miner = Miner(outcome=rule)
         self._opinions: dict[str, dict[str, str]] = {}
+        self._proposed: list[str] = []  # ids of the improvements that were told last
         self._before: dict[tuple[str, ...], Endings] = {}
         self._one = asyncio.Lock()  # one learning after the other
         self._guard = Lock()  # and no thread beside one whose caller has gone away
@@ -128,17 +129,13 @@ class LearnerAgent(Agent):
             note: Why.
 
         Raises:
-            ValueError: If the id or the verdict is empty, or a text is too long.
+            ValueError: If one of them is no text or too long, or the id or the verdict is empty.
         """
-        if not improvement_id:
-            raise ValueError("improvement_id is empty: it is the `id` of an optimization")
-        if not verdict:
-            raise ValueError("verdict is empty: it is a word such as 'good' or 'bad'")
-        for name, text in (("id", improvement_id), ("verdict", verdict), ("note", note)):
-            if len(text) > LONGEST:
-                raise ValueError(f"{name} has at most {LONGEST} characters, not {len(text)}")
+        known = ", ".join(self._proposed) or "none so far"
+        _check("improvement_id", improvement_id, f"the `id` of an optimization; known: {known}")
+        opinion = _opinion(verdict, note)
         self._opinions.pop(improvement_id, None)
-        self._opinions[improvement_id] = {"verdict": verdict, "note": note}
+        self._opinions[improvement_id] = opinion
         while len(self._opinions) > OPINIONS:
             del self._opinions[next(iter(self._opinions))]
         return dict(self._opinions[improvement_id])
@@ -192,6 +189,7 @@ class LearnerAgent(Agent):
     def _answer(self, patterns: Patterns) -> dict[str, object]:
         findings = find(patterns)
         improvements = propose(findings, settings=settings_of(self.bus), feedback=self._opinions)
+        self._proposed = [each.id for each in improvements]
         suggestions = sentences(findings, improvements, patterns)
         rows = [told(finding) for finding in findings]
         sure = [row for row in rows if row["type"] in KINDS and row["level"] == "finding"]
@@ -236,25 +234,48 @@ class LearnerAgent(Agent):
     def _take(self, text: str) -> None:
         try:
             body = json.loads(text)
-        except RecursionError as problem:
-            raise ValueError("not what a learner kept: nested too deeply") from problem
-        if not isinstance(body, dict) or type(body.get("v")) is not int:
+        except (ValueError, RecursionError) as problem:
+            raise ValueError(f"not what a learner kept: {problem}") from problem
+        if not isinstance(body, dict) or type(body.get("v")) is not int or body["v"] < 1:
             raise ValueError(f"not what a learner kept: {text[:60]!r}")
         if body["v"] > VERSION:
             raise StoreTooNew(f"learned by version {body['v']}; this zejzl reads {VERSION}")
         miner = Miner.from_json(body.get("miner"))
-        well = sequences(body.get("success_patterns"))
-        badly = sequences(body.get("failure_patterns"))
-        opinions = body.get("feedback")
-        if not isinstance(opinions, dict) or not all(
-            isinstance(said, dict) and all(isinstance(said.get(name), str) for name in said)
-            for said in opinions.values()
-        ):
-            raise ValueError(f"not feedback: {opinions!r:.60}")
-        self._miner = miner
+        well = sequences(body.get("success_patterns"), SUCCESSES * LEARNINGS)
+        badly = sequences(body.get("failure_patterns"), FAILURES * LEARNINGS)
+        opinions = _opinions(body.get("feedback"))
+        before = {path.sequence: path.outcomes for path in miner.patterns().variants}
+        self._miner, self._opinions, self._before = miner, opinions, before
         self.success_patterns, self.failure_patterns = well, badly
-        self._opinions = opinions
-        self._before = {path.sequence: path.outcomes for path in miner.patterns().variants}
+        self._proposed = []
+
+
+def _opinions(body: object) -> dict[str, dict[str, str]]:
+    """Return what people thought of improvements, by their ids."""
+    if not isinstance(body, dict) or len(body) > OPINIONS:
+        raise ValueError(f"not feedback: no mapping, or of more than {OPINIONS:,} improvements")
+    found = {}
+    for id, said in body.items():
+        _check("improvement_id", id, "the `id` of an optimization")
+        if not isinstance(said, dict) or said.keys() != {"verdict", "note"}:
+            raise ValueError(f"not feedback: of {id!r:.60} other than verdict and note")
+        found[id] = _opinion(said["verdict"], said["note"])
+    return found
+
+
+def _opinion(verdict: object, note: object) -> dict[str, str]:
+    _check("verdict", verdict, "a word such as 'good' or 'bad'")
+    _check("note", note, "why", needed=False)
+    return {"verdict": str(verdict), "note": str(note)}
+
+
+def _check(name: str, text: object, what: str, *, needed: bool = True) -> None:
+    if not isinstance(text, str):
+        raise ValueError(f"{name} is not a text but of type {type(text).__name__}: it is {what}")
+    if needed and not text:
+        raise ValueError(f"{name} is empty: it is {what}")
+    if len(text) > LONGEST:
+        raise ValueError(f"{name} has at most {LONGEST:,} characters, not {len(text):,}")
 
 
 def _portions(events: Iterable[object]) -> Iterator[list[object]]:
@@ -293,3 +314,5 @@ def _read(path: Path) -> str | None:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
+    except UnicodeDecodeError as problem:
+        raise ValueError(f"not what a learner kept: {path} is no text in UTF-8") from problem

@@ -3,7 +3,7 @@
 Bounded: of each kind only the most frequent are told; the counts beside them are of all.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from zejzl.learning.bottlenecks import is_timer
 from zejzl.learning.patterns import Edge, Endings, Path, Patterns, Times, Worker
@@ -95,15 +95,18 @@ def newly(
     return well, badly
 
 
-def sequences(body: object) -> list[tuple[str, ...]]:
+def sequences(body: object, most: int) -> list[tuple[str, ...]]:
     """Return paths that JSON made lists.
 
     Raises:
-        ValueError: If they are none.
+        ValueError: If they are none, or more than this.
     """
-    if not isinstance(body, Sequence) or not all(isinstance(path, list) for path in body):
-        raise ValueError(f"not paths: {body!r:.60}")
-    return [tuple(str(step) for step in path) for path in body]
+    if not isinstance(body, list) or len(body) > most:
+        raise ValueError(f"not paths: no list, or of more than {most}")
+    for path in body:
+        if not isinstance(path, list) or not all(isinstance(step, str) for step in path):
+            raise ValueError("not a path: other than a list of names")
+    return [tuple(path) for path in body]
 
 
 def _timed(times: Times) -> Row:

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from zejzl.cli.terminal import counted, in_brief
 from zejzl.learning.bottlenecks import spoken
 from zejzl.learning.change import KEEP_AWAY, Improvement
-from zejzl.learning.evidence import Effect, Finding
+from zejzl.learning.evidence import Effect, Finding, place
 from zejzl.learning.patterns import Case, Endings, Times
 from zejzl.learning.statistics import wilson
 
 LONG = 90  # letters of a name in a sentence
-DAY = 86_400.0
 EXACT = 0.02  # how far off a median may be that a sketch gives
 
 
@@ -42,12 +41,6 @@ def percent(share: float) -> str:
     return f"{share:.1%}" if 0.0 < share < 0.1 or 0.99 <= share < 1.0 else f"{share:.0%}"
 
 
-def duration(seconds: float) -> str:
-    """Return a duration in the unit that suits it; of days there may be thousands."""
-    days = seconds / DAY
-    return f"{days:,.0f} d" if days >= 100 else spoken(seconds)
-
-
 def rated(outcomes: Endings) -> str:
     """Return how things ended: the rate, of how many, how sure."""
     if outcomes.rate is None:
@@ -64,16 +57,6 @@ def case_name(case: Case) -> str:
 # Findings ------------------------------------------------------------------------------------
 
 
-def place(where: Mapping[str, str]) -> str:
-    """Return where something was found."""
-    named = f"{_brief(where['from'])} → {_brief(where['to'])}" if "from" in where else ""
-    for name in ("activity", "rework", "task_type", "agent"):
-        if name in where:
-            said = _brief(where[name]) + (" again" if name == "rework" else "")
-            return f"{named} ({said})" if named else said
-    return named or _brief(next(iter(where.values()), ""))
-
-
 def sentence(finding: Finding) -> str:
     """Return what was seen, with how sure that is."""
     said = _SENTENCES[finding.kind](finding)
@@ -86,7 +69,7 @@ def _counted(finding: Finding) -> str:
     said = finding.where.get("signature")
     words = f" with {_brief(said)!r}" if said else ""
     return (
-        f"{place(finding.where)} failed {finding.n:,} of {finding.n_reference or 0:,} times"
+        f"{place(finding.where, _brief)} failed {finding.n:,} of {finding.n_reference or 0:,} times"
         f"{words} ({_interval(finding.effect)})"
     )
 
@@ -97,8 +80,8 @@ def _slow(finding: Finding) -> str:
     times = Times(mean_s=mean, p50_s=median, p95_s=most)
     of_all = f", {percent(share)} of all time" if share else ""
     return (
-        f"{place(finding.where)} takes {duration(usual(times))} at the median and "
-        f"{duration(late(times))} at the slow end{of_all}: "
+        f"{place(finding.where, _brief)} takes {spoken(usual(times))} at the median and "
+        f"{spoken(late(times))} at the slow end{of_all}: "
         f"{finding.effect.value:.1f} × ({finding.test or 'compared'})"
     )
 
@@ -107,7 +90,7 @@ def _timer(finding: Finding) -> str:
     counts, median = finding.evidence.counts, finding.effect.value
     length = usual(Times(p50_s=median, mean_s=counts.get("mean_s", 0.0)))
     return (
-        f"{place(finding.where)} is a scheduled wait of {duration(length)} "
+        f"{place(finding.where, _brief)} is a scheduled wait of {spoken(length)} "
         f"({finding.n:,} times): as long as somebody set it, nothing to speed up"
     )
 
@@ -115,7 +98,7 @@ def _timer(finding: Finding) -> str:
 def _again(finding: Finding) -> str:
     counts = finding.evidence.counts
     where = finding.where
-    what = f"{place(where)} is done more than once"
+    what = f"{place(where, _brief)} is done more than once"
     if finding.kind == "ping_pong":
         times = counted(counts.get("loops", 0), "time")
         what = f"{_brief(where['from'])} ⇄ {_brief(where['to'])} goes to and fro {times}"
@@ -132,7 +115,7 @@ def _failing(finding: Finding) -> str:
     without = _share(counts, "failures_without", "successes_without")
     who = "agent " if "agent" in finding.where else ""
     return (
-        f"with {who}{place(finding.where)} {with_it} fail, without {without} "
+        f"with {who}{place(finding.where, _brief)} {with_it} fail, without {without} "
         f"(n = {finding.n:,} and {finding.n_reference or 0:,}, {_chance(finding)})"
     )
 
@@ -141,7 +124,7 @@ def _drift(finding: Finding) -> str:
     counts = finding.evidence.counts
     now = _share(counts, "failures", "successes")
     before = _share(counts, "failures_without", "successes_without")
-    return f"{place(finding.where)}: {now} fail, {before} did before ({_chance(finding)})"
+    return f"{place(finding.where, _brief)}: {now} fail, {before} did before ({_chance(finding)})"
 
 
 def _chance(finding: Finding) -> str:
@@ -218,7 +201,7 @@ def gain(improvement: Improvement) -> str:
     """Return what it could bring at most."""
     effect = improvement.expected_gain
     if effect.unit == "s per case":
-        return f"could save {duration(effect.value)} a case, at most"
+        return f"could save {spoken(effect.value)} a case, at most"
     low, high = effect.ci95 or (effect.value, effect.value)
     return (
         f"could make {100 * effect.value:.3g} points fewer fail where it applies, at most "
@@ -229,7 +212,7 @@ def gain(improvement: Improvement) -> str:
 def verified(improvement: Improvement) -> str:
     """Return how to find out whether it helped; `stop_rule` is what this has in common."""
     how = improvement.how_to_verify
-    least = duration(how.minimum_effect)
+    least = spoken(how.minimum_effect)
     if how.metric == "success":
         least = f"{100 * how.minimum_effect:.3g} points"
     metric = "how long they take" if how.metric == "seconds" else "how many end well"

@@ -14,7 +14,6 @@ from zejzl.agents.improver import sentences
 from zejzl.agents.lessons import lessons
 from zejzl.cli.findings import (
     advised,
-    duration,
     late,
     percent,
     rated,
@@ -25,7 +24,7 @@ from zejzl.cli.findings import (
 )
 from zejzl.cli.terminal import Terminal, counted, facts, in_brief
 from zejzl.events import utc
-from zejzl.learning.bottlenecks import is_timer
+from zejzl.learning.bottlenecks import is_timer, spoken
 from zejzl.learning.change import Improvement
 from zejzl.learning.evidence import Finding
 from zejzl.learning.patterns import Endings, Patterns, Times
@@ -146,7 +145,7 @@ def _window(patterns: Patterns) -> str:
 
 
 def _range(times: Times) -> str:
-    return f"{duration(usual(times))} at the median, {duration(late(times))} at the slow end (p95)"
+    return f"{spoken(usual(times))} at the median, {spoken(late(times))} at the slow end (p95)"
 
 
 # How it went ---------------------------------------------------------------------------------
@@ -181,7 +180,7 @@ def _show_paths(terminal: Terminal, patterns: Patterns, top: int) -> None:
                 f"{path.n:,}",
                 percent(path.n / patterns.cases),
                 *([_rate(path.outcomes)] if known else []),
-                duration(usual(path.times)),
+                spoken(usual(path.times)),
                 path_name(path.sequence),
             ]
             for path in patterns.variants[:top]
@@ -210,8 +209,8 @@ def _show_steps(terminal: Terminal, patterns: Patterns, top: int) -> None:
             [
                 percent(edge.share_of_time),
                 f"{edge.times.n:,}",
-                duration(usual(edge.times)),
-                duration(late(edge.times)),
+                spoken(usual(edge.times)),
+                spoken(late(edge.times)),
                 f"{in_brief(edge.source, NAME)} → {in_brief(edge.target, NAME)}",
                 *([_wait(edge.times)] if waits else []),
             ]
@@ -239,8 +238,8 @@ def _show_work(terminal: Terminal, patterns: Patterns, top: int) -> None:
             [
                 f"{each.n:,}",
                 f"{each.outcomes.failure:,}",
-                duration(usual(each.times)) if each.times.n else "–",
-                duration(late(each.times)) if each.times.n else "–",
+                spoken(usual(each.times)) if each.times.n else "–",
+                spoken(late(each.times)) if each.times.n else "–",
                 in_brief(each.name, NAME),
             ]
             for each in ranked[:top]
@@ -344,7 +343,7 @@ def _show_agents(terminal: Terminal, patterns: Patterns, top: int) -> None:
 
 
 def _median_and_p95(times: Times) -> list[str]:
-    return [duration(usual(times)), duration(late(times))] if times.n else ["–", "–"]
+    return [spoken(usual(times)), spoken(late(times))] if times.n else ["–", "–"]
 
 
 # What to do ----------------------------------------------------------------------------------

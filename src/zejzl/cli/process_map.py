@@ -18,9 +18,9 @@ from types import ModuleType
 from unicodedata import combining, east_asian_width
 from xml.sax.saxutils import escape
 
-from zejzl.cli.findings import duration, usual
+from zejzl.cli.findings import usual
 from zejzl.cli.terminal import in_brief, safe
-from zejzl.learning.bottlenecks import is_timer
+from zejzl.learning.bottlenecks import is_timer, spoken
 from zejzl.learning.patterns import Edge, Patterns
 
 COVERED, MOST_EDGES = 0.95, 80  # share of all transitions that is drawn, and at most so many
@@ -50,7 +50,7 @@ class _Arrow:
         if self.edge is None:
             return f"{self.n:,}"
         timer = " (scheduled)" if is_timer(self.edge.times) else ""
-        return f"{self.n:,} · {duration(usual(self.edge.times))}{timer}"
+        return f"{self.n:,} · {spoken(usual(self.edge.times))}{timer}"
 
 
 def library() -> ModuleType:

@@ -268,11 +268,13 @@ def narrow(times: Times) -> str | None:
 
 
 def spoken(seconds: float) -> str:
-    """Return a duration in the unit that suits it."""
+    """Return a duration in the unit that suits it; of days there may be thousands."""
+    if seconds >= 100 * _DAY:
+        return f"{seconds / _DAY:,.0f} d"
     for unit, length in (("d", _DAY), ("h", _HOUR), ("min", 60.0)):
         if seconds >= 2 * length:
             return f"{seconds / length:.3g} {unit}"
-    return f"{seconds:.3g} s"
+    return "<0.001 s" if 0 < seconds < 0.001 else f"{seconds:.3g} s"
 
 
 # Done more than once -------------------------------------------------------------------------

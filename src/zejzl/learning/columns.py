@@ -10,7 +10,7 @@ from itertools import count
 from operator import itemgetter
 from typing import TYPE_CHECKING, TypeAlias
 
-from zejzl.learning.eventlog import FIRST, LAST, EventReader, Odd, Shape, Token
+from zejzl.learning.eventlog import FIRST, LAST, WHOLE, EventReader, Odd, Shape, Token
 from zejzl.learning.patterns import Case
 from zejzl.learning.sketch import MICROSECONDS
 
@@ -24,8 +24,8 @@ BLOCK = 4_096  # events that are read together: few enough to stay near the proc
 KINDS = 50  # kinds of events beyond which setting up takes longer than it saves
 EXACT = 9e9  # seconds up to which a whole number stays exact as a float of microseconds
 TEXT = 50_000  # characters of all texts of an event that surely leave it small
-NUMBER = 10**18
-SIMPLE = {str, int, float, bool, type(None)}
+NAMES = {str, type(None)}
+SIMPLE = {*NAMES, int, float, bool}
 
 Event = dict[str, object]
 
@@ -71,10 +71,11 @@ class EventColumns:
 def read(reader: EventReader, events: list[Event]) -> EventColumns | None:
     """Return what the events say; None where their kinds cannot be told."""
     columns = EventColumns(len(events))
-    for start in range(0, len(events), BLOCK):
-        if not _read_block(reader, events[start : start + BLOCK], start, columns):
-            return None
-    if not set(map(type, columns.numbers)) <= {str, type(None)}:
+    try:
+        for start in range(0, len(events), BLOCK):
+            if not _read_block(reader, events[start : start + BLOCK], start, columns):
+                return None
+    except Exception:  # noqa: BLE001 - somebody else's class; which event has it, is seen one by one
         return None
     columns.fix_times()
     return columns
@@ -88,9 +89,11 @@ def _read_block(
 
     try:
         kinds = [*map(itemgetter("type"), events)]
-        codes = {kind: code for code, kind in enumerate(dict.fromkeys(kinds))}
-    except (KeyError, TypeError):
+    except KeyError:
         return False
+    if set(map(type, kinds)) != {str}:
+        return False
+    codes = {kind: code for code, kind in enumerate(dict.fromkeys(kinds))}
     if len(codes) > KINDS:
         return False
     code = np.fromiter(map(codes.__getitem__, kinds), np.uint16, len(kinds))
@@ -140,11 +143,9 @@ def _read_group(
         return False
     columns.kind[where] = kind
     columns.seconds[where] = times
-    try:
-        number = np.fromiter(map(columns.numbers.__getitem__, cases), np.int64, len(cases))
-    except TypeError:  # of one that cannot be a name
-        return False
-    columns.case[where] = number
+    if not set(map(type, cases)) <= NAMES:
+        raise TypeError("cases with names of which more than one may be the same")
+    columns.case[where] = np.fromiter(map(columns.numbers.__getitem__, cases), np.int64, len(cases))
     columns.plain[where] = True
     return True
 
@@ -169,11 +170,11 @@ def _is_small(values: list[object], most: int) -> bool:
     if kinds == {str}:
         return max(map(len, values)) <= most  # type: ignore[arg-type]
     if kinds == {int}:
-        return -NUMBER < min(values) <= max(values) < NUMBER  # type: ignore
+        return -WHOLE < min(values) <= max(values) < WHOLE  # type: ignore
     return all(
         len(value) <= most
         if isinstance(value, str)
-        else not isinstance(value, int) or -NUMBER < value < NUMBER
+        else not isinstance(value, int) or -WHOLE < value < WHOLE
         for value in values
     )
 
@@ -191,6 +192,8 @@ def _kinds(
 
     columns = [values[name] for name in values if name in shape.categories[0]]
     columns += [inner[name] for name in inner if name in shape.categories[1]]
+    if not all(set(map(type, column)) <= SIMPLE for column in columns):
+        return None
     start = len(kinds)
     try:
         varied = [column for column in columns if len(set(column)) > 1]
@@ -205,11 +208,11 @@ def _kinds(
                 return None
             firsts = [*map(keys.index, codes)]
             code = np.fromiter(map(codes.__getitem__, keys), np.int64, len(keys))
-        found = [reader.known(shape, group[place]) for place in firsts]
-    except (TypeError, Odd):
-        return None
-    tokens = [known[0] for known in found if known is not None]
-    if len(tokens) < len(found):
+        tokens = [
+            reader.known(shape, group[place], values["data"][place])[0]  # type: ignore[arg-type]
+            for place in firsts
+        ]
+    except Odd:
         return None
     kinds += tokens
     return start if code is None else code

@@ -37,6 +37,7 @@ from zejzl.learning.signatures import READ
 from zejzl.learning.sketch import MICROSECONDS, Sketch
 
 NAME = 500  # characters of a name, at most
+WHOLE = 10**18  # what a whole number that names something is below, with either sign
 SIZE = 1_000_000  # characters of an event as Python writes it, at most
 OTHERS = "(others)"  # the name of all names beyond the most that are kept
 ACTIVITIES = 1_000
@@ -96,18 +97,19 @@ class Shape:
         top = [name for name in event if name in wanted]
         inner = [name for name in data if name in wanted]
         self.keys = tuple(event), tuple(data)
-        self.categories = ("type", *top), ((inner[0], *inner) if inner else ())
+        self.categories = tuple(top), tuple(inner)
         self.framed = {"conversation_id", "timestamp", "data", *self.categories[0]}
         # What only a category tells, in the way that most events have it.
         self.simple = not {"id", "error", "task_type", "duration_ms"} & {*event, *data}
         # Two names at least, since a getter of one gives no tuple.
-        self.top = itemgetter("type", *top)
-        self.inner = itemgetter(inner[0], *inner) if inner else None
+        self.top = itemgetter(*(top if len(top) > 1 else 2 * top))
+        self.inner = itemgetter(*(inner if len(inner) > 1 else 2 * inner)) if inner else None
         self.duration = "duration_ms" in event or "duration_ms" in data
         # Which part of an event its categories do not tell: none, `data`, or all of it.
         beyond = event.keys() - {*_FRAME, *wanted} or {"id", "error"} & event.keys()
         self.mark = 2 if beyond else 1 if data.keys() - wanted or "error" in data else 0
-        self.known: dict[object, Known] = {}
+        # By the values' classes, then the values: True, 1 and 1.0 are equal, and not the same.
+        self.known: dict[tuple[type, ...], dict[tuple[object, ...], Known]] = {}
 
 
 class EventReader:
@@ -126,48 +128,49 @@ class EventReader:
         Raises:
             Odd: If it is none; nothing else is ever raised.
         """
-        if event.__class__ is not dict:
-            return self._unplanned(event)
-        data = event.get("data")
-        if data.__class__ is not dict:
-            return self._unplanned(event)
-        shape = self._shapes.get((len(event), *event, *data))
-        if shape is None and (shape := self.shape(event, data)) is None:
-            return self._unplanned(event)
-        when = event["timestamp"]
-        if (when.__class__ is float or when.__class__ is int) and FIRST <= when <= LAST:
-            at = round(when * MICROSECONDS)
-        else:
-            at = moment(when)
-        case = event["conversation_id"]
-        if case is not None and (case.__class__ is not str or len(case) > NAME):
-            case = case_of(case, outer=True)
         try:
-            token, task, mark, error = shape.known[
-                shape.top(event) if shape.inner is None else (shape.top(event), shape.inner(data))
-            ]
-        except (KeyError, TypeError):  # not seen so far, or of a kind that cannot be a key
-            token, task, mark, error = self._looked_up(shape, event, data)
-        name: int | str = mark
-        if shape.mark == 1:
-            name = mark ^ mark_of(data)
-        elif shape.mark:
-            name = name_of(event, mark_of(event))
-        duration = duration_of(event, data) if shape.duration else None
-        return token, task, case, at, name, duration, error
+            if type(event) is not dict:
+                return self._unplanned(event)
+            data = event.get("data")
+            if type(data) is not dict:
+                return self._unplanned(event)
+            shape = self._shapes.get((len(event), *event, *data))
+            if shape is None and (shape := self.shape(event, data)) is None:
+                return self._unplanned(event)
+            when = event["timestamp"]
+            if (type(when) is float or type(when) is int) and FIRST <= when <= LAST:
+                at = round(when * MICROSECONDS)
+            else:
+                at = moment(when)
+            case = event["conversation_id"]
+            if case is not None and (type(case) is not str or len(case) > NAME):
+                case = case_of(case, outer=True)
+            token, task, mark, error = self.known(shape, event, data)
+            name: int | str = mark
+            if shape.mark == 1:
+                name = mark ^ mark_of(data)
+            elif shape.mark:
+                name = name_of(event, mark_of(event))
+            duration = duration_of(event, data) if shape.duration else None
+            return token, task, case, at, name, duration, error
+        except Odd:
+            raise
+        except Exception:  # noqa: BLE001 - somebody else's class in it, whose methods raise
+            raise Odd("not_an_event") from None
 
-    def known(self, shape: Shape, event: dict[str, object]) -> Known | None:
-        """Return what the categories of an event of this shape say, if that is remembered.
+    def known(self, shape: Shape, event: dict[str, object], data: dict[str, object]) -> Known:
+        """Return what the categories of an event of this shape say; remembered if that is little.
 
         Raises:
             Odd: If they are none.
-            TypeError: If they are of a kind that cannot be.
         """
-        data: dict[str, object] = event["data"]  # type: ignore[assignment]
-        key = shape.top(event) if shape.inner is None else (shape.top(event), shape.inner(data))
-        if key not in shape.known:
-            self._looked_up(shape, event, data)
-        return shape.known.get(key)
+        values = shape.top(event)
+        if shape.inner is not None:
+            values += shape.inner(data)
+        # Asked for first: of other classes nothing is remembered, and no value is made a key.
+        table = shape.known.get((*map(type, values),))
+        found = None if table is None else table.get(values)
+        return self._looked_up(shape, values, event, data) if found is None else found
 
     def known_shape(self, event: dict[str, object], data: dict[str, object]) -> Shape | None:
         """Return where the fields of such events are, if that is or can be remembered."""
@@ -189,18 +192,23 @@ class EventReader:
         self._shapes[len(event), *event, *data] = shape
         return shape
 
-    def _looked_up(self, shape: Shape, event: dict[str, object], data: dict[str, object]) -> Known:
+    def _looked_up(
+        self,
+        shape: Shape,
+        values: tuple[object, ...],
+        event: dict[str, object],
+        data: dict[str, object],
+    ) -> Known:
         """Return what the categories say; kept, unless that could become much."""
-        top, inner = shape.top(event), shape.inner(data) if shape.inner else ()
         token, task, error = self._categories(event, data)
-        found = token, task, mark_of((top, inner)), error
-        if error is None and all(_small(value) for value in (*top, *inner)):
+        found = token, task, mark_of(values), error
+        if error is None and all(map(_small, values)):
             if self._memo >= 10_000:
                 self._memo = 0
                 for other in self._shapes.values():
                     other.known.clear()
             self._memo += 1
-            shape.known[(top, inner) if shape.inner else top] = found
+            shape.known.setdefault((*map(type, values),), {})[values] = found
         return found
 
     def _unplanned(self, event: object) -> Reading:
@@ -294,12 +302,12 @@ def opened(event: object) -> tuple[dict[str, object], dict[str, object] | None]:
     Raises:
         Odd: If they are no mappings.
     """
-    if not isinstance(event, dict):
+    if type(event) is not dict:
         if not isinstance(event, Mapping):
             raise Odd("not_an_event")
         event = _copied(event, "not_an_event")
     data = event.get("data")
-    if data is None or isinstance(data, dict):
+    if data is None or type(data) is dict:
         return event, data
     if not isinstance(data, Mapping):
         raise Odd("wrong_type")
@@ -321,10 +329,11 @@ def text(
     outer = value is not None
     value = value if outer else data.get(name)
     if isinstance(value, str):
+        value = str.__str__(value)  # of an enumeration: its value
         if len(value) > NAME:
             raise Odd("oversized")
         if value or not needed:
-            return str.__str__(value) or None  # of an enumeration: its value
+            return value or None
     elif value is not None and (outer or needed):
         raise Odd("wrong_type")
     if needed:
@@ -338,7 +347,7 @@ def flag(event: Mapping[str, object], data: Mapping[str, object], name: str) -> 
     outer = value is not None
     value = value if outer else data.get(name)
     # 1 and 0 too: they are equal to True and False wherever they are looked up.
-    if isinstance(value, int | float) and value in (0, 1):
+    if isinstance(value, bool) or _plain(value) in (0, 1):
         return bool(value)
     if outer:
         raise Odd("wrong_type")
@@ -352,12 +361,13 @@ def error_of(event: Mapping[str, object], data: Mapping[str, object]) -> str | N
     value = value if outer else data.get("error")
     if isinstance(value, dict):
         said = value.get("message") or value.get("type")
-        return said[:READ] if isinstance(said, str) else "" if value else None
+        return str.__str__(said)[:READ] if isinstance(said, str) else "" if value else None
     if isinstance(value, list | tuple):
         value = value[0] if value and isinstance(value[0], str) else bool(value)
     if isinstance(value, BaseException):
         value = _said(value)
     if isinstance(value, str):
+        value = str.__str__(value)
         if len(value) > SIZE:
             raise Odd("oversized")
         return value[:READ] if value else None
@@ -378,11 +388,14 @@ def _said(error: BaseException) -> str:
 def case_of(value: object, *, outer: bool) -> Case:
     """Return the case that an event names."""
     if isinstance(value, str):
+        value = str.__str__(value)
         if len(value) > NAME:
             raise Odd("oversized")
-        return str.__str__(value)
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**18:
-        return str(value)
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = int.__int__(value)
+        if -WHOLE < value < WHOLE:
+            return str(value)
     if value is not None and outer:
         raise Odd("wrong_type")
     return None
@@ -397,6 +410,7 @@ def moment(value: object) -> int:
     if value is None:
         raise Odd("no_time")
     if isinstance(value, str):
+        value = str.__str__(value)
         try:
             value = _DATETIME.fromisoformat(value.strip()) if len(value) <= NAME else None
         except ValueError:
@@ -406,11 +420,12 @@ def moment(value: object) -> int:
     if isinstance(value, _DATETIME):
         try:
             zoned = value if value.tzinfo else value.replace(tzinfo=utc(0.0).tzinfo)
-            past = zoned - utc(0.0)
-        except (ValueError, OverflowError):
+            past = _DATETIME.__sub__(zoned, utc(0.0))
+        except Exception:  # noqa: BLE001 - out of range, or what somebody else's zone raised
             raise Odd("wrong_time") from None
         return (past.days * 86_400 + past.seconds) * MICROSECONDS + past.microseconds
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    value = _plain(value)
+    if value is None:
         raise Odd("wrong_type")
     if not FIRST <= value <= LAST:  # not a number is neither
         raise Odd("wrong_time")
@@ -422,8 +437,9 @@ def duration_of(event: Mapping[str, object], data: Mapping[str, object]) -> int 
     value = event.get("duration_ms")
     outer = value is not None
     value = value if outer else data.get("duration_ms")
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1e15:
-        return round(value * 1000)
+    number = _plain(value)
+    if number is not None and 0 <= number <= 1e15:
+        return round(number * 1000)
     if outer:
         raise Odd("wrong_type")
     return None
@@ -452,15 +468,31 @@ def name_of(event: Mapping[str, object], otherwise: int) -> int | str:
     name = event.get("id")
     if name is None:
         return otherwise
-    if isinstance(name, bool) or not isinstance(name, str | int):
+    if isinstance(name, str):
+        name = str.__str__(name)
+    elif isinstance(name, int) and not isinstance(name, bool):
+        name = f"{int.__int__(name):x}"
+    else:
         raise Odd("wrong_type")
-    if isinstance(name, str) and len(name) > NAME:
+    if len(name) > NAME:
         raise Odd("oversized")
-    return name if isinstance(name, str) else f"{name:x}"
+    return name
+
+
+def _plain(value: object) -> int | float | None:
+    """Return a number as one of Python's own, whatever a class derived from them makes of it."""
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int.__int__(value)
+    return None
 
 
 def _small(value: object) -> bool:
-    """Say whether a value may be kept as part of a key."""
-    if isinstance(value, str):
+    """Say whether a value may be kept as part of a key: it is little, and equal to no other."""
+    if type(value) is str:
         return len(value) <= NAME
-    return value is None or isinstance(value, int | float)
+    if type(value) is int:
+        return -WHOLE < value < WHOLE
+    # 0.0 equals -0.0, which is written otherwise.
+    return value is None or type(value) is bool or (type(value) is float and value != 0.0)

@@ -5,7 +5,7 @@ again tomorrow is the same finding. Times are in seconds, shares from 0 to 1.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
@@ -156,6 +156,16 @@ class Finding:
             caveat=read.maybe_text("caveat"),
             level=cast(Level, level),
         )
+
+
+def place(where: Mapping[str, str], brief: Callable[[str], str] = str) -> str:
+    """Return a finding's place as people write it; each name in it by way of `brief`."""
+    named = f"{brief(where['from'])} → {brief(where['to'])}" if "from" in where else ""
+    for name in ("activity", "rework", "task_type", "agent"):
+        if name in where:
+            said = brief(where[name]) + (" again" if name == "rework" else "")
+            return f"{named} ({said})" if named else said
+    return named or brief(next(iter(where.values()), ""))
 
 
 def digest(where: Mapping[str, str]) -> str:

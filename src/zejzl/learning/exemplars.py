@@ -1,6 +1,7 @@
 """A few cases to look at: always the same ones, whatever the order in which cases came."""
 
 from zejzl.learning.patterns import Case
+from zejzl.learning.sketch import FAR
 
 MOST = 3
 
@@ -46,12 +47,14 @@ def read_kept(body: object) -> Kept:
         ValueError: If it is something else.
     """
     if not isinstance(body, list) or len(body) > MOST:
-        raise ValueError(f"not exemplars: {body!r:.60}")
+        raise ValueError(f"not exemplars: more than {MOST}, or no list")
     kept: Kept = []
     for entry in body:
         match entry:
-            case [int(figure), str() | None as case]:
+            case [int(figure), str() | None as case] if type(figure) is int:
                 kept.append((figure, case))
             case _:
-                raise ValueError(f"not an exemplar: {entry!r:.60}")
+                raise ValueError("not an exemplar: other than a figure and a case")
+    if kept != sorted(kept, key=order) or any(abs(figure) > FAR for figure, _ in kept):
+        raise ValueError("not exemplars: out of order, or with figures that cannot be")
     return kept

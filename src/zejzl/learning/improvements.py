@@ -28,7 +28,7 @@ from typing import Literal
 from zejzl.errors import FailureClass
 from zejzl.learning.betting import FEW
 from zejzl.learning.change import KEEP_AWAY, Action, Improvement, Metric, Verification
-from zejzl.learning.evidence import Effect, Finding
+from zejzl.learning.evidence import Effect, Finding, place
 from zejzl.learning.statistics import needed_for_ratio, needed_for_shares
 
 __all__ = ["Improvement", "propose"]
@@ -141,10 +141,10 @@ def propose(
                 made[improvement.id] = replace(before, finding_ids=ids)
     thoughts = {id: _thought(said) for id, said in (feedback or {}).items()}
     ranked = []
-    for place, improvement in enumerate(made.values(), 1):
+    for rank, improvement in enumerate(made.values(), 1):
         thought = thoughts.get(improvement.id, {})
         weight = _WEIGHTS.get(thought.get("verdict", "").lower(), 1.0)
-        ranked.append((place / weight, place, replace(improvement, feedback=thought)))
+        ranked.append((rank / weight, rank, replace(improvement, feedback=thought)))
     return [improvement for *_, improvement in sorted(ranked, key=lambda each: each[:2])]
 
 
@@ -202,7 +202,7 @@ def _error(finding: Finding, known: _Setting) -> list[Improvement]:
         case "none":
             return []
     cost = "None, if what fails can be known before it is tried."
-    return [_advice("add_guard", finding, _step(finding), cost, share=finding.effect.value)]
+    return [_advice("add_guard", finding, place(finding.where), cost, share=finding.effect.value)]
 
 
 def _cure(said: str) -> _Cure:
@@ -236,7 +236,7 @@ def _raise_max_tokens(finding: Finding, known: _Setting) -> list[Improvement]:
 
 def _lower_concurrency(finding: Finding, known: _Setting) -> list[Improvement]:
     provider = known.provider(finding)
-    target, counts = provider or _step(finding), finding.evidence.counts
+    target, counts = provider or place(finding.where), finding.evidence.counts
     limits = _limits(known.values.get("rate_limits"))
     before = limits.get((provider or "").lower(), {}).get("requests")
     after = None
@@ -277,7 +277,7 @@ def _retry(finding: Finding, known: _Setting) -> list[Improvement]:
     share, attempts = finding.effect.value, known.values.get("max_attempts")
     cost = "Every further attempt costs a call and its time, most when a provider is down."
     if known.provider(finding) is None or not isinstance(attempts, int):
-        return [_advice("retry_policy", finding, _step(finding), cost, share=share)]
+        return [_advice("retry_policy", finding, place(finding.where), cost, share=share)]
     # A request fails when all its attempts do, if they fail independently of one another.
     ends = [each**attempts * (1 - each) for each in (share, *(finding.effect.ci95 or ()))]
     lost = finding.evidence.counts.get("failed_cases", 0.0)
@@ -342,14 +342,14 @@ def _guard(finding: Finding, known: _Setting) -> list[Improvement]:
     share = _failing(finding)
     action: Action = KEEP_AWAY if share >= LIKELY else "add_guard"
     cost = "Cases that would have gone well are held up too."
-    return [_advice(action, finding, _step(finding), cost, share=share)]
+    return [_advice(action, finding, place(finding.where), cost, share=share)]
 
 
 def _slow(finding: Finding, known: _Setting) -> list[Improvement]:
     if known.provider(finding):
         return _timeout(finding, known)
     cost = "Work that needs the result of other work cannot go on beside it."
-    return [_advice("parallelise", finding, _step(finding), cost)]
+    return [_advice("parallelise", finding, place(finding.where), cost)]
 
 
 def _timeout(finding: Finding, known: _Setting) -> list[Improvement]:
@@ -375,12 +375,12 @@ def _rework(finding: Finding, known: _Setting) -> list[Improvement]:
     if known.provider(finding):
         return []  # retries, once more
     cost = "A kept result may be out of date."
-    return [_advice("cache", finding, _step(finding), cost)]
+    return [_advice("cache", finding, place(finding.where), cost)]
 
 
 def _ping_pong(finding: Finding, known: _Setting) -> list[Improvement]:
     cost = "A case that would have ended well after one more round is stopped."
-    return [_advice("add_guard", finding, _step(finding), cost)]
+    return [_advice("add_guard", finding, place(finding.where), cost)]
 
 
 _RULES: Mapping[str, Callable[[Finding, _Setting], list[Improvement]]] = {
@@ -396,16 +396,6 @@ _RULES: Mapping[str, Callable[[Finding, _Setting], list[Improvement]]] = {
 
 
 # What they have in common --------------------------------------------------------------------
-
-
-def _step(finding: Finding) -> str:
-    """Return the place of a finding as people write it."""
-    where = finding.where
-    place = f"{where['from']} → {where['to']}" if "from" in where else ""
-    for name in ("activity", "rework", "task_type", "agent"):
-        if name in where:
-            return f"{place} ({where[name]})" if place else where[name]
-    return place or next(iter(where.values()), "")
 
 
 def _failing(finding: Finding) -> float:

@@ -22,11 +22,11 @@ from zejzl.learning.eventlog import EventReader, Odd
 from zejzl.learning.exemplars import keep
 from zejzl.learning.outcome import EXECUTOR, FAILURE, OutcomeRule
 from zejzl.learning.patterns import Case, Patterns
-from zejzl.learning.sketch import MICROSECONDS
+from zejzl.learning.sketch import FAR, MICROSECONDS
 from zejzl.learning.standing import Standing
 from zejzl.learning.variants import VARIANTS, Tally
 
-NEVER = 10**18  # µs; beyond all times that can be read
+LONGEST = 1e12  # seconds; longer than all of them
 
 
 class Miner:
@@ -69,8 +69,10 @@ class Miner:
         """
         if open_cases < 1 or variants < 1:
             raise ValueError("open_cases and variants must be at least 1")
-        if idle_timeout is not None and not idle_timeout > 0:
-            raise ValueError(f"idle_timeout must be positive, not {idle_timeout!r}")
+        if idle_timeout is not None and not 0 < idle_timeout <= LONGEST:
+            raise ValueError(
+                f"idle_timeout must be above 0 and at most {LONGEST:.0e} s, not {idle_timeout!r}"
+            )
         self.outcome = outcome
         self.vectors = vectors
         self.limit = open_cases
@@ -86,8 +88,8 @@ class Miner:
         self.late = 0
         self.evicted = 0
         self.held = 0
-        self.first, self.last = NEVER, -NEVER  # the window of all events
-        self.unnamed_until = -NEVER  # when the last case without a name was over
+        self.first, self.last = FAR, -FAR  # the window of all events
+        self.unnamed_until = -FAR  # when the last case without a name was over
 
     def learn(self, events: Iterable[object], *, now: float | None = None) -> None:
         """Take events in; what is none is counted by what is wrong with it.

@@ -16,16 +16,21 @@ UNKNOWN, SUCCESS, FAILURE = 0, 1, 2
 EXECUTOR = "executor"
 VALIDATION = "validation"
 
-_QUOTED = r"""(?:'[^']*'|"[^"]*")"""
+LONGEST = 1_000  # characters of a rule
+
+_QUOTED = r"""(?:'[^']+'|"[^"]+")"""
+_BARE = r"""(?!['"]|before\b)(?:(?!\s+before\b).)+?"""
+_LISTED = r"""(?!['"]|before\b)(?:(?!\s+before\b)[^,])+?"""
 _STATED = re.compile(r"\s*(success|failure)\s*=\s*(?=\S)(.*\S)\s*", re.IGNORECASE | re.DOTALL)
 _CONTAINS = re.compile(
-    rf"case\s+contains\s+({_QUOTED}|(?:(?!\s+before\s).)+?)"
-    rf"(?:\s+before\s+({_QUOTED}(?:\s*,\s*{_QUOTED})*|.+))?",
+    rf"case\s+contains\s+({_QUOTED}|{_BARE})"
+    rf"(?:\s+before\s+((?:{_QUOTED}|{_LISTED})(?:\s*,\s*(?:{_QUOTED}|{_LISTED}))*))?",
     re.IGNORECASE | re.DOTALL,
 )
+_NAMES = re.compile(rf"\s*({_QUOTED}|{_LISTED})\s*(?:,|$)", re.IGNORECASE | re.DOTALL)
 _COMPARES = re.compile(
     rf"({_QUOTED}|[^\s'\"=<>!](?:[^'\"=<>!]*[^\s'\"=<>!])?)\s*(>=|<=|==|!=|=|>|<)\s*"
-    rf"({_QUOTED}|[^\s'\"=<>!]+)",
+    rf"('[^']*'|\"[^\"]*\"|[^\s'\"=<>!]+)",
 )
 _EXAMPLES = '"failure = case contains \'Send for Credit Collection\'" or "success = reward >= 1"'
 
@@ -61,11 +66,16 @@ class OutcomeRule:
 
         The forms: `failure = case contains 'A'`, the same with ` before 'B', 'C'` behind it, and
         `success = field >= 1` with any of >= <= == = != > <. Quotes are needed only around names
-        that have these signs or spaces before them.
+        that begin with one, or have these signs, a comma or the word "before" in them.
 
         Raises:
             ValueError: If it states none; the message says what is wrong and how rules look.
         """
+        if len(text) > LONGEST:
+            raise ValueError(
+                f"not an outcome rule: it has {len(text):,} characters, {LONGEST:,} at most; "
+                f"for example {_EXAMPLES}"
+            )
         stated = _STATED.fullmatch(text)
         if stated is None:
             raise ValueError(
@@ -76,6 +86,11 @@ class OutcomeRule:
         if found := _CONTAINS.fullmatch(stated[2]):
             before = _names(found[2]) if found[2] else ()
             return cls(text=text, result=result, activity=_bare(found[1]), before=before)
+        if re.match(r"case\s+contains\b", stated[2], re.IGNORECASE):
+            raise ValueError(
+                f"not an outcome rule: {stated[2]!r:.100} must be \"case contains 'A'\", with "
+                f"\" before 'B', 'C'\" behind it or nothing; for example {_EXAMPLES}"
+            )
         if found := _COMPARES.fullmatch(stated[2]):
             compare = "==" if found[2] == "=" else found[2]
             value = _bare(found[3]) if found[3] != _bare(found[3]) else _number(found[3])
@@ -136,8 +151,7 @@ def _bare(name: str) -> str:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    quoted = re.findall(_QUOTED, text)
-    return tuple(map(_bare, quoted)) or tuple(name.strip() for name in text.split(","))
+    return tuple(_bare(name) for name in _NAMES.findall(text))
 
 
 def _number(text: str) -> float | str:

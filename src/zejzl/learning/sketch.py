@@ -20,6 +20,9 @@ MICROSECONDS = 1_000_000
 # The first duration of each bucket; one search in it gives the same bucket on every machine,
 # where a logarithm may differ in its last digit.
 EDGES = (1, *(ceil(1000 * BASE**i) for i in range(1, 1396)))
+FAR = 10**18  # µs; beyond all times, and no duration can be read that is longer
+MOST = 10**12  # more than anybody can count up to
+_BORDERS = (0, *EDGES, FAR)
 _MIDDLES: tuple[float, ...] = (0.0, *(BASE ** (i + 0.5) / 1000 for i in range(len(EDGES))))
 _PEAK = 0.15  # the least share of all that a peak holds
 _PEAK_N = 20  # durations below which any few would be one
@@ -99,17 +102,19 @@ class Sketch:
         Raises:
             ValueError: If it is none.
         """
-        if (
-            not isinstance(body, list)
-            or len(body) % 2 != 1
-            or any(type(part) is not int for part in body)
-        ):
-            raise ValueError(f"not a sketch of durations: {body!r:.60}")
+        if not isinstance(body, list) or {*map(type, body)} != {int} or len(body) % 2 != 1:
+            raise ValueError("not a sketch of durations: other than total, buckets and counts")
         sketch = cls()
         sketch.total = body[0]
         sketch.counts = dict(zip(body[1::2], body[2::2], strict=True))
-        if any(not 0 <= bucket <= len(EDGES) or n < 1 for bucket, n in sketch.counts.items()):
-            raise ValueError("not a sketch of durations: a bucket that cannot be")
+        low = high = 0
+        for bucket, n in sketch.counts.items():
+            if not (0 <= bucket <= len(EDGES) and 1 <= n <= MOST):
+                raise ValueError("not a sketch of durations: a bucket that cannot be")
+            low += n * _BORDERS[bucket]
+            high += n * _BORDERS[bucket + 1]
+        if not low <= sketch.total <= high:
+            raise ValueError("not a sketch of durations: their sum cannot be")
         return sketch
 
 
