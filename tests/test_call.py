@@ -137,6 +137,18 @@ async def test_an_answer_that_is_cut_again_was_not_healed() -> None:
         assert (row.outcome, row.success) == ("truncated", False)
 
 
+async def test_an_answer_that_stays_cut_was_healed_of_what_failed_before_it() -> None:
+    clock = FakeClock()
+    async with make_bus(clock) as bus:
+        await make_author(bus, *[ServerError("down")] * 3)
+        await make_author(bus, name="b")
+
+        reply = await finished(clock, bus.send("hello", max_tokens=50))
+
+        assert [each.provider for each in reply.attempts][-2:] == ["b", "b"]
+        assert (reply.truncated, reply.healed) == (True, True)
+
+
 async def test_an_answer_grows_once_before_the_call_or_after_it_and_not_both() -> None:
     clock = FakeClock()
     async with make_bus(clock) as bus:

@@ -303,11 +303,15 @@ class Journey:
 
     async def _settle(self, pick: Pick, reply: Reply) -> Reply:
         """Write the answer to the journal and return it as the caller gets it."""
-        target = pick.target
+        target, healed = pick.target, pick.number > 1
+        if healed and reply.truncated and self._kept is not None:
+            # It grew in vain; a failure before it was healed all the same.
+            no_failure = "ok", FailureClass.TRUNCATED.value, FailureClass.CANCELLED.value
+            healed = any(each.outcome not in no_failure for each in self.record.attempts)
         return await self.record.settle(
             reply,
             target,
-            healed=pick.number > 1 and not (reply.truncated and self._kept is not None),
+            healed=healed,
             latency_s=self.clock.now() - self._started,
         )
 
