@@ -117,6 +117,14 @@ def test_the_database_lives_in_the_users_state_folder(
 # ── what is refused ───────────────────────────────────────────────────────────────────────────
 
 
+def test_what_the_projects_scripts_read_is_no_typo(tmp_path: Path) -> None:
+    names = dict.fromkeys(("ZEJZL_BACKUPS", "ZEJZL_LOGS", "ZEJZL_RELEASES"), "somewhere")
+
+    assert Settings.from_env(env=names, folder=tmp_path) == Settings.from_env(
+        env={}, folder=tmp_path
+    )
+
+
 def test_a_typo_in_the_environment_is_refused_with_what_was_meant(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="did you mean ZEJZL_DEADLINE") as caught:
         read({"ZEJZL_DEADLIEN": "5"}, tmp_path)

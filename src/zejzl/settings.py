@@ -2,9 +2,8 @@
 
 Where they come from, strongest first: arguments, environment, `.env`, `zejzl.toml`, what the bus
 keeps in its store (only `default_provider`), defaults. A setting is `ZEJZL_` and its name in
-capitals in the environment and in `.env`, and its plain name in `zejzl.toml`. A vendor's key,
-address and model are named as `VENDOR_KEYS` says. An unknown or impossible setting is refused by
-name: a typo must not become a default.
+capitals in the environment and in `.env`, and its plain name in `zejzl.toml`; a vendor's are named
+as `VENDOR_KEYS` says. What is unknown or impossible is refused: a typo must not become a default.
 """
 
 import difflib
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 from zejzl.errors import SettingsError, shorten
 
 MOST_COUNT = 1_000_000_000  # of anything that is counted: no queue and no database holds more
+OF_SCRIPTS = ("ZEJZL_BACKUPS", "ZEJZL_LOGS", "ZEJZL_RELEASES")  # orchestrate.sh's, no settings
 # Vendor → names of its API key in the environment. The order is that of registration.
 VENDOR_KEYS: dict[str, tuple[str, ...]] = {
     "chatgpt": ("OPENAI_API_KEY",),
@@ -333,7 +333,7 @@ def _from_names(source: Mapping[str, str]) -> Iterator[tuple[str, str, Any]]:
         if name in known:
             if value != "":
                 yield name, known[name], value
-        elif name.startswith("ZEJZL_"):
+        elif name.startswith("ZEJZL_") and name not in OF_SCRIPTS:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
             raise SettingsError(name, f"unknown setting{hint}")

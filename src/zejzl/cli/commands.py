@@ -492,6 +492,9 @@ async def demo(terminal: Terminal, seconds: float, seed: int) -> int:
 from zejzl.cli import (  # noqa: E402, F401
     experiments,
     learn,
+    local,
     pantheon,
     requests,
+    stores,
+    tour,
 )

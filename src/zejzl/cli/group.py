@@ -50,14 +50,17 @@ def zejzl(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-def command(name: str) -> Callable[[Work], click.Command]:
+def command(name: str, *, within: click.Group = zejzl) -> Callable[[Work], click.Command]:
     """Make a command of a function that takes the terminal and the options.
 
     It returns the exit code, or a coroutine that does. Failures are told and become exit codes.
+
+    Args:
+        within: The group it belongs to.
     """
 
     def make(work: Work) -> click.Command:
-        @zejzl.command(name, cls=Command)
+        @within.command(name, cls=Command)
         @click.option("--json", "as_json", is_flag=True, help="Print one JSON value, for programs.")
         @click.option("-v", "--verbose", is_flag=True, help="Show the log, and all that was tried.")
         @wraps(work)

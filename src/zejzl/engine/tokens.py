@@ -44,6 +44,8 @@ class Encoding(Protocol):
 
     def encode_ordinary(self, text: str) -> list[int]: ...
 
+    def decode_bytes(self, tokens: list[int]) -> bytes: ...
+
 
 def estimate(text: str) -> TokenCount:
     """Return a quarter of the text's bytes, rounded up: no vocabulary is needed."""
@@ -66,6 +68,21 @@ async def encode(text: str) -> list[int] | None:
     def work() -> list[int] | None:
         encoding = _encoding()
         return None if encoding is None else encoding.encode_ordinary(text)
+
+    return await asyncio.to_thread(work)
+
+
+async def pieces(text: str) -> list[tuple[int, bytes]] | None:
+    """Return each token's id and what it stands for; None where no vocabulary can be had.
+
+    A piece need not be whole letters: an emoji may be cut in the middle.
+    """
+
+    def work() -> list[tuple[int, bytes]] | None:
+        encoding = _encoding()
+        if encoding is None:
+            return None
+        return [(id, encoding.decode_bytes([id])) for id in encoding.encode_ordinary(text)]
 
     return await asyncio.to_thread(work)
 

@@ -35,13 +35,18 @@ _LAWS: Final = {
 
 def problems(connection: sqlite3.Connection) -> list[str]:
     """Return a sentence for everything that is wrong; [] when nothing is."""
-    with closing(connection.execute("PRAGMA integrity_check")) as rows:
-        found = [f"integrity: {problem}" for (problem,) in rows if problem != "ok"]
-    with closing(connection.execute("PRAGMA foreign_key_check")) as rows:
-        found += [f"row {row} of {table} belongs to no {parent}" for table, row, parent, _ in rows]
+    found = damage(connection)
     for law, query in _LAWS.items():
         ids = [id for (id,) in connection.execute(f"{query} LIMIT {_SHOWN + 1}")]
         if ids:
             more = " and more" if len(ids) > _SHOWN else ""
             found.append(f"messages {law}: {', '.join(map(repr, ids[:_SHOWN]))}{more}")
     return found
+
+
+def damage(connection: sqlite3.Connection) -> list[str]:
+    """Return what is wrong with the file itself, whatever its tables are for."""
+    with closing(connection.execute("PRAGMA integrity_check")) as rows:
+        found = [f"integrity: {problem}" for (problem,) in rows if problem != "ok"]
+    with closing(connection.execute("PRAGMA foreign_key_check")) as rows:
+        return found + [f"row {row} of {table} belongs to no {of}" for table, row, of, _ in rows]

@@ -60,7 +60,7 @@ def connect_writer(
     lenient(connection)  # it reads little
     try:
         connection.execute("BEGIN")  # one look at one moment: another process may be migrating
-        version = _version(connection, path)
+        version = schema_of(connection, path)
         connection.execute("COMMIT")
         _write_ahead(connection)
         connection.execute(f"PRAGMA synchronous = {durability}")
@@ -91,6 +91,15 @@ def lenient(connection: sqlite3.Connection) -> None:
     connection.text_factory = partial(str, encoding="utf-8", errors="replace")
 
 
+def connect_still(path: Path, *, busy_timeout: float) -> sqlite3.Connection:
+    """Return a connection that leaves the file as it is, even at its close: it may be damaged."""
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=busy_timeout, isolation_level=None
+    )
+    lenient(connection)
+    return connection
+
+
 def connect_reader(path: Path, *, busy_timeout: float) -> sqlite3.Connection:
     """Return a connection that cannot change anything."""
     connection = connect(path, busy_timeout=busy_timeout)
@@ -108,7 +117,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA foreign_keys = OFF")  # to drop a table would drop what refers to it
     connection.execute("BEGIN IMMEDIATE")
     try:
-        done = _version(connection, path)
+        done = schema_of(connection, path)
         for number, migration in enumerate(_migrations(), 1):
             if number > done:
                 for statement in _statements(migration.read_text(encoding="utf-8")):
@@ -123,8 +132,18 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
 
 
-def _version(connection: sqlite3.Connection, path: Path) -> int:
-    """Return how many migrations the file has had; ask within a transaction."""
+def known_schema() -> int:
+    """Return the schema that this zejzl writes: how many migrations it knows."""
+    return len(_migrations())
+
+
+def schema_of(connection: sqlite3.Connection, path: Path) -> int:
+    """Return how many migrations the file has had; ask within a transaction.
+
+    Raises:
+        StoreTooNew: If that is more than this zejzl knows.
+        StoreError: If it is another program's.
+    """
     version = _number(connection, "PRAGMA user_version")
     owner = _number(connection, "PRAGMA application_id")
     empty = not _number(connection, "SELECT count(*) FROM sqlite_master")

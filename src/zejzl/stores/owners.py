@@ -16,6 +16,12 @@ from uuid import uuid4
 _IDS = re.compile(r"\w{1,64}", re.ASCII)
 
 
+def open_stores(database: Path) -> int:
+    """Return how many stores have the database open, in whatever process."""
+    folder = database.with_name(database.name + ".owners")
+    return sum(map(_held, folder.glob("*.lock")))
+
+
 class OwnerLock:
     """One store's sign of life, held from construction to `release`.
 

@@ -1,0 +1,1 @@
+"""The project's workflows: `./orchestrate.sh NAME`, which runs `python -m workflows NAME`."""
