@@ -1,29 +1,35 @@
-"""What the documentation says is so: examples run, links lead somewhere, every setting is there.
+"""What the documentation says is so: examples run, links lead somewhere, everything is told.
 
-`python -m tests.test_docs` writes the generated pages anew.
+The pages of docs/reference/ are made by `python -m workflows.reference`.
 """
 
-import inspect
 import itertools
 import os
 import re
+import shlex
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import Any
 
+import click
 import pytest
 
 from tests.tree import ROOT, SRC, label, listed
+from workflows import reference
+from zejzl.cli.commands import zejzl
+from zejzl.errors import FailureClass
 from zejzl.events import TYPES
 from zejzl.settings import VENDOR_KEYS, Settings
 
 PAGES = [path for path in listed() if path.suffix == ".md"]
-FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.M | re.S)
-REFERENCE = ROOT / "docs/reference"
+FENCE = re.compile(r"^ *```(\w*)[^\n]*\n(.*?)^ *```$", re.M | re.S)
+DOCS = ROOT / "docs"
+DOORS = ("zejzl", "./start.sh", "./orchestrate.sh")
+INLINE = re.compile(r"`((?:zejzl|\./start\.sh|\./orchestrate\.sh) [^`]+)`")
+PROGRAM = re.compile(r"python ((?:bench|workflows)/[\w/]+\.py|-m (?:bench|workflows)[\w.]*)")
 
 # Compiled as a notebook would: `await` may stand at the top.
 RUNNER = """
@@ -77,119 +83,6 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def settings_page() -> str:
-    """Return the settings page: what Settings' docstring says, as tables."""
-    docstring = str(Settings.__doc__).partition("Attributes:\n")[2]
-    entries = re.findall(r"^(\w+): (.*(?:\n +.*)*)", textwrap.dedent(docstring), re.M)
-    meaning = {name: " ".join(words.split()) for name, words in entries}
-    rows = [
-        f"| `{item.name}` | `ZEJZL_{item.name.upper()}` | {meaning[item.name]} | {default} |"
-        for item in fields(Settings)
-        if item.name != "vendors"
-        for default in [shown(item)]
-    ]
-    vendors = [
-        f"| {vendor} | {' or '.join(f'`{key}`' for key in keys)} "
-        f"| `{vendor.upper()}_BASE_URL` | `{vendor.upper()}_MODEL` |"
-        for vendor, keys in VENDOR_KEYS.items()
-    ]
-    return SETTINGS.format(rows="\n".join(rows), vendors="\n".join(vendors))
-
-
-def commands_page() -> str:
-    """Return the commands page: what click shows of each command."""
-    import click
-
-    from zejzl.cli.commands import zejzl
-
-    sections = []
-    for name, command in sorted(zejzl.commands.items()):
-        if command.hidden:
-            continue
-        context = click.Context(command, info_name=f"zejzl {name}", terminal_width=96)
-        sections.append(f"## {name}\n\n```text\n{command.get_help(context).rstrip()}\n```")
-    return COMMANDS.format(sections="\n\n".join(sections))
-
-
-def events_page() -> str:
-    """Return the events page: what the docstrings of events.py say."""
-    sections = []
-    for tag, cls in sorted(TYPES.items()):
-        lead, _, attributes = inspect.cleandoc(str(cls.__doc__)).partition("Attributes:")
-        names = ", ".join(f"`{item.name}`" for item in fields(cls))
-        entries = re.findall(
-            r"^(\w+): (.*(?:\n +.*)*)", textwrap.dedent(attributes.lstrip("\n")), re.M
-        )
-        rows = [f"- `{name}`: {' '.join(words.split())}" for name, words in entries]
-        body = "\n".join(rows) if rows else f"Fields: {names}."
-        sections.append(f"## {tag}\n\n{lead.strip()}\n\n{body}")
-    return EVENTS.format(sections="\n\n".join(sections))
-
-
-def shown(setting: Field[Any]) -> str:
-    """Return a setting's default, as a table says it."""
-    default = setting.default
-    if setting.name == "home":
-        return "`zejzl` in your state folder (`~/.local/state`)"
-    if default is MISSING:  # made anew for each: an empty table
-        return "none"
-    return "none" if default is None else f"`{default}`"
-
-
-SETTINGS = """\
-# Settings
-
-<!-- Made from the docstring of zejzl.settings by `python -m tests.test_docs`. -->
-
-Settings belong to one bus. They are read once, checked, and then fixed. The strongest comes
-first: arguments, the environment, `.env`, `zejzl.toml` (both in the current folder), what the bus
-keeps in its database (only the default provider), defaults. In the environment and in `.env` a
-setting has the second name, in `zejzl.toml` and as an argument of `Settings` the first. `none` or
-`off` switches a limit off. A name that is unknown and a value that cannot be are refused with a
-`SettingsError`.
-
-| setting | in the environment | meaning | default |
-| --- | --- | --- | --- |
-{rows}
-
-## Vendors
-
-A vendor whose key is set becomes a provider of the bus; `local` needs its address and no key. In
-`zejzl.toml` the three are `api_key`, `base_url` and `model` in a table `[vendors.NAME]`. The names
-that a vendor's own tools use (`OPENAI_BASE_URL`) are read as well. Keys are never logged or
-stored; `providers` shows the last four letters of one.
-
-| provider | key | address | model |
-| --- | --- | --- | --- |
-{vendors}
-"""
-
-
-COMMANDS = """\
-# Commands
-
-<!-- Made from the commands' own help by `python -m tests.test_docs`. -->
-
-`./start.sh NAME …`, `zejzl NAME …`, `python -m zejzl NAME …` and `python ai_framework.py NAME …`
-are the same. Exit codes: 0 well, 1 failed, 2 wrong usage, 3 unhealthy.
-
-{sections}
-"""
-
-EVENTS = """\
-# Events
-
-<!-- Made from the docstrings of zejzl.events by `python -m tests.test_docs`. -->
-
-What a bus writes down beside messages, in the table `events` of its database, as JSON with a
-version `v` and a `type`. `bus.store.events(type=…)` reads it back.
-
-{sections}
-"""
-
-GENERATED = {"settings": settings_page, "commands": commands_page, "events": events_page}
-
-
 @pytest.mark.parametrize("example", list(examples()), ids=str)
 def test_an_example_runs_as_it_is_written(example: Example, tmp_path: Path) -> None:
     clean = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
@@ -230,18 +123,194 @@ def test_every_page_is_linked_from_another() -> None:
     assert not [label(page) for page in PAGES if page.name != "README.md" and page not in linked]
 
 
-@pytest.mark.parametrize("page", GENERATED)
-def test_a_reference_page_tells_everything_there_is(page: str) -> None:
-    # `python -m tests.test_docs` writes it anew.
-    text = (REFERENCE / f"{page}.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", [path for path in PAGES if DOCS in path.parents], ids=label)
+def test_a_page_of_the_site_links_to_no_file_outside_of_it(page: Path) -> None:
+    targets = [(page.parent / target).resolve() for target, _ in links(page) if target]
 
-    assert text == GENERATED[page]()
+    assert not [label(target) for target in targets if DOCS not in target.parents]
+
+
+def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+    pages = "".join(page.read_text("utf-8") for page in tmp_path.rglob("*.html"))
+    styles = "".join(style.read_text("utf-8") for style in tmp_path.rglob("*.css"))
+    tags = re.findall(r"<(?:script|link|img|iframe|source|object)[^>]*>", pages)
+    assert len(tags) > 100
+    assert not [tag for tag in tags if re.search(r"""(?:src|href|data)=["']?(?:\w+:)?//""", tag)]
+    assert not re.findall(r"(?:@import|url\()\s*[\"']?(?:https?:)?//", styles)
+
+
+@pytest.mark.parametrize("page", reference.PAGES)
+def test_a_reference_page_tells_everything_there_is(page: str) -> None:
+    # `python -m workflows.reference` writes it anew.
+    assert page not in reference.stale()
+
+
+def test_every_command_setting_event_and_error_is_documented() -> None:
+    text = {name: (reference.FOLDER / f"{name}.md").read_text("utf-8") for name in reference.PAGES}
+
+    assert not [name for name, _ in reference.commands() if f"## {name}\n" not in text["commands"]]
+    named = [f"`{item.name}`" for item in fields(Settings) if item.name != "vendors"]
+    assert not [name for name in named if name not in text["settings"]]
+    assert not [key for keys in VENDOR_KEYS.values() for key in keys if key not in text["settings"]]
+    assert not [tag for tag in TYPES if f"## {tag}\n" not in text["events"]]
+    errors = [kind.__name__ for kind in reference.error_classes()]
+    assert not [name for name in errors if f"## {name}\n" not in text["errors"]]
+    assert not [word for word in FailureClass if f"| `{word}` |" not in text["errors"]]
+
+
+def test_the_drawing_of_the_errors_holds_every_class_below_its_base() -> None:
+    drawn, above = {}, [""] * 10
+    for line in reference.errors_page().split("```")[1].splitlines()[1:]:
+        depth = re.match(r"[│├└─ ]*", line)
+        assert depth is not None
+        level = depth.end() // 4
+        above[level] = name = line[depth.end() :].split()[0]
+        drawn[name] = above[level - 1] if level else ""
+
+    classes = {kind.__name__: kind.__bases__[0].__name__ for kind in reference.error_classes()}
+
+    assert drawn == classes | {"ZejzlError": ""}
+
+
+def test_pages_are_written_anew_where_they_differ_and_only_there(tmp_path: Path) -> None:
+    assert sorted(reference.write(tmp_path)) == sorted(reference.PAGES)
+    (tmp_path / "events.md").write_text("another", encoding="utf-8")
+
+    assert reference.stale(tmp_path) == ["events"]
+    assert reference.write(tmp_path) == ["events"]
+    assert reference.stale(tmp_path) == []
+
+
+def test_the_check_names_the_pages_that_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(reference, "FOLDER", tmp_path)
+    assert reference.main([]) == 0
+    assert reference.main(["--check"]) == 0
+    (tmp_path / "errors.md").unlink()
+
+    assert reference.main(["--check"]) == 1
+    assert "docs/reference/errors.md;" in capsys.readouterr().err
+
+
+@dataclass(frozen=True)
+class Line:
+    """A command line that a page shows."""
+
+    page: Path
+    text: str
+
+    def __str__(self) -> str:
+        return f"{label(self.page)}: {self.text}"
+
+
+def command_lines() -> Iterator[Line]:
+    """Yield every command line of a console block, and of the text around."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for found in FENCE.finditer(text):
+            if found[1] == "console":
+                for line in found[2].splitlines():
+                    if line.lstrip().startswith("$ "):
+                        typed = line.lstrip()[2:].partition("  #")[0]
+                        yield Line(page, typed.rstrip(" \\"))
+        for inline in INLINE.findall(FENCE.sub("", text)):
+            yield Line(page, " ".join(inline.split()))
+
+
+def unknown(words: list[str]) -> list[str]:
+    """Return what of a command line of zejzl there is not: its command, or options."""
+    at: click.Command = zejzl
+    rest = list(words)
+    while isinstance(at, click.Group) and rest and not rest[0].startswith("-"):
+        name = rest.pop(0)
+        if not re.fullmatch(r"[a-z][a-z-]*", name):  # NAME, …: of any
+            return []
+        found = at.get_command(click.Context(at), name)
+        if found is None:
+            return [name]
+        at = found
+    known = {"--help", *(option for each in at.params for option in each.opts)}
+    known |= {option for each in at.params for option in each.secondary_opts}
+    return [
+        word for word in rest if re.match(r"--?[a-z]", word) and word.partition("=")[0] not in known
+    ]
+
+
+@cache
+def helped(script: str) -> str:
+    """Return the help of one of the two scripts."""
+    done = subprocess.run(
+        [ROOT / script, "help" if "orchestrate" in script else "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+def missing(text: str) -> list[str]:
+    """Return what there is not of a command line that a page shows."""
+    text = re.split(r" (?:[|<>]|&&) ", text)[0].replace("…", "")
+    absent = [path for path in map(path_of, PROGRAM.findall(text)) if not (ROOT / path).is_file()]
+    door, *rest = shlex.split(text) or [""]
+    if door not in DOORS:
+        return absent
+    if door == "./start.sh":
+        while rest and rest[0].startswith("--"):
+            option = rest.pop(0)
+            if option not in helped(door):
+                return [option]
+            if option == "--setup":  # what follows names an extra
+                return []
+    if door == "./orchestrate.sh":
+        told = re.search(rf"^ *{re.escape(rest[0])}\b", helped(door), re.M) if rest else True
+        options = [word for word in rest if word.startswith("--") and word not in helped(door)]
+        return options if told else rest[:1]
+    return unknown(rest)
+
+
+def path_of(program: str) -> str:
+    """Return the file that `python PROGRAM` runs."""
+    if not program.startswith("-m "):
+        return program
+    path = program.removeprefix("-m ").replace(".", "/")
+    return f"{path}/__main__.py" if (ROOT / path).is_dir() else f"{path}.py"
+
+
+@pytest.mark.parametrize("line", sorted(set(command_lines()), key=str), ids=str)
+def test_a_command_that_is_shown_exists_with_its_options(line: Line) -> None:
+    assert missing(line.text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "absent"),
+    [
+        ("zejzl ask --park hello", []),
+        ("zejzl ask --perk hello", ["--perk"]),
+        ("zejzl ask -z", ["-z"]),
+        ("zejzl sing", ["sing"]),
+        ("zejzl NAME --json", []),
+        ("./start.sh --check", []),
+        ("./start.sh --chuck", ["--chuck"]),
+        ("./start.sh sing", ["sing"]),
+        ("./orchestrate.sh test -k x", []),
+        ("./orchestrate.sh tost", ["tost"]),
+        ("./orchestrate.sh test --real", []),
+        ("./orchestrate.sh test --unreal", ["--unreal"]),
+        ("python bench/storms.py", []),
+        ("python bench/storm.py", ["bench/storm.py"]),
+        ("python -m workflows.references", ["workflows/references.py"]),
+        ("git status", []),
+    ],
+)
+def test_a_command_that_there_is_not_is_found(text: str, absent: list[str]) -> None:
+    assert missing(text) == absent
 
 
 def test_the_page_for_agents_is_short() -> None:
     assert len((ROOT / "AGENTS.md").read_text(encoding="utf-8").splitlines()) <= 100
-
-
-if __name__ == "__main__":
-    for name, made in GENERATED.items():
-        (REFERENCE / f"{name}.md").write_text(made(), encoding="utf-8")
