@@ -132,6 +132,17 @@ def test_on_a_terminal_it_is_redrawn_and_ctrl_c_ends_it_well(shell: Shell, colou
     assert "\x1b[1A" in between  # the cursor goes up to draw over what was there
 
 
+def test_a_terminal_that_cannot_be_drawn_over_is_told_line_by_line(shell: Shell) -> None:
+    shell.set(TERM="dumb")
+    show(shell, energy_level=42.0, max_energy=100.0)
+    watch = Typing(shell, *WATCH)
+
+    watch.read_until("42 of 100")
+    watch.press_ctrl_c()
+
+    assert watch.end() == 0
+
+
 def test_a_hostile_state_is_redrawn_and_not_obeyed(shell: Shell) -> None:
     show(shell, circuit_breakers={HOSTILE: {"state": "open", "last_error": HOSTILE}})
     shell.set(TERM="xterm", NO_COLOR="1")

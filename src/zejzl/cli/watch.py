@@ -23,7 +23,8 @@ async def watch(terminal: Terminal, settings: Settings, interval: float) -> None
 
     A database that cannot be read is shown as that, and looked at again. Ends by being cancelled.
     """
-    if terminal.as_json or not terminal.out.is_terminal:
+    # rich draws nothing again and again on a terminal that cannot move its cursor.
+    if terminal.as_json or not terminal.out.is_terminal or terminal.out.is_dumb_terminal:
         await _list(terminal, settings, interval)
     else:
         from rich.live import Live
