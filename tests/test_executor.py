@@ -47,6 +47,10 @@ async def opened() -> InMemoryStore:
     return store
 
 
+def names_below(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
 def put(folder: Path, **texts: str) -> None:
     for name, text in texts.items():
         (folder / f"{name}.txt").write_text(text)
@@ -224,6 +228,33 @@ async def test_what_was_there_is_put_back_when_a_file_cannot_be_written(tmp_path
     assert found["status"] == "failed"
     assert "broken" in str(found["error"])
     assert contents(tmp_path) == {"a.txt": "old a"}
+
+
+async def test_folders_that_were_made_go_again_and_those_that_were_there_stay(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "there").mkdir()
+    workspace = Failing(tmp_path, **{"z": [broken(errno.ENOSPC)]})
+    executor = ExecutorAgent(workspace=workspace)
+    wanted = {"there/new/a": "1", "made/b": "2", "made/deep/c": "3", "z": "4"}
+
+    found = await executor.execute(validation("k", True, **wanted))
+
+    assert found["status"] == "failed"
+    assert names_below(tmp_path) == ["there"]
+
+
+async def test_a_made_folder_in_which_somebody_has_put_a_file_stays(tmp_path: Path) -> None:
+    class Shared(Failing):
+        def write_bytes(self, path: str, content: bytes) -> None:
+            super().write_bytes(path, content)
+            (tmp_path / "made" / "theirs.txt").write_text("theirs")
+
+    executor = ExecutorAgent(workspace=Shared(tmp_path, z=[broken(errno.ENOSPC)]))
+
+    await executor.execute(validation("k", True, **{"made/b": "2", "z": "4"}))
+
+    assert names_below(tmp_path) == ["made", "theirs.txt"]
 
 
 async def test_work_that_was_taken_back_can_be_done_again(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ class Commit:
         self._key = key
         self._texts = {path: text.encode() for path, text in writes.items()}
         self._digests = {path: _digest(text) for path, text in self._texts.items()}
+        self._folders: list[str] = []  # that the work makes, the outermost first
         self._workspace = workspace
         self._runs = runs
         self._magic = magic
@@ -126,16 +127,20 @@ class Commit:
     async def _begin(self) -> dict[str, bytes | None] | None:
         """Return what was at each path before the work began; None: the work is done."""
         present = await in_thread(self._present)
+        folders = await in_thread(self._missing_folders)
 
         def enter(record: Record) -> dict[str, bytes | None] | None:
             kept = record.get("commit")
             if isinstance(kept, dict) and kept.get("state") in ("begun", "done"):
                 if kept["digests"] != self._digests:
                     raise Conflict(f"key {self._key!r} belongs to work that writes other files")
+                self._folders = kept.get("folders", [])
                 return None if kept["state"] == "done" else _decoded(kept["before"])
+            self._folders = folders
             record["commit"] = {
                 "state": "begun",
                 "digests": self._digests,
+                "folders": folders,
                 "before": {
                     path: None if content is None else base64.b64encode(content).decode()
                     for path, content in present.items()
@@ -144,6 +149,11 @@ class Commit:
             return present
 
         return await self._runs.change(self._key, enter)
+
+    def _missing_folders(self) -> list[str]:
+        return sorted(
+            {each for path in self._texts for each in self._workspace.missing_folders(path)}
+        )
 
     def _present(self) -> dict[str, bytes | None]:
         found: dict[str, bytes | None] = {}
@@ -197,6 +207,8 @@ class Commit:
                     self._workspace.write_bytes(path, content)
             except (OSError, ValueError) as problem:
                 left.append(f"{path}: {problem}")
+        for folder in reversed(self._folders):
+            self._workspace.remove_folder(folder)
         return left
 
 

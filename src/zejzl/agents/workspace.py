@@ -208,6 +208,29 @@ class Workspace:
             os.unlink(name, dir_fd=here)
             os.fsync(here)
 
+    def missing_folders(self, path: str) -> list[str]:
+        """Return the folders that writing this file would make, the outermost first.
+
+        Raises:
+            OutOfBounds: If the path leads out, or through a link.
+        """
+        folder, _ = _split(path)
+        for depth in range(len(folder), 0, -1):
+            try:
+                with self._opened(folder[:depth], path):
+                    return ["/".join(folder[: n + 1]) for n in range(depth, len(folder))]
+            except FileNotFoundError:
+                continue
+        return ["/".join(folder[: n + 1]) for n in range(len(folder))]
+
+    def remove_folder(self, path: str) -> None:
+        """Remove an empty folder; one that holds something, or is gone already, is let be."""
+        self.check_writable(path)
+        folder, name = _split(path)
+        with suppress(OSError), self._opened(folder, path) as here:
+            os.rmdir(name, dir_fd=here)
+            os.fsync(here)
+
     def files(self, folder: str = "") -> list[str]:
         """Return the paths of all regular files below a folder, sorted.
 
