@@ -234,7 +234,7 @@ async def test_folders_that_were_made_go_again_and_those_that_were_there_stay(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "there").mkdir()
-    workspace = Failing(tmp_path, **{"z": [broken(errno.ENOSPC)]})
+    workspace = Failing(tmp_path, z=[broken(errno.ENOSPC)])
     executor = ExecutorAgent(workspace=workspace)
     wanted = {"there/new/a": "1", "made/b": "2", "made/deep/c": "3", "z": "4"}
 
