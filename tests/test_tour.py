@@ -4,9 +4,13 @@ import asyncio
 import json
 import os
 import re
+import shlex
+import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,8 +22,10 @@ from tests.tree import ROOT, python
 from zejzl.cli.tour import NAMES, TOPICS, wanted
 from zejzl.cli.tour import system as machine
 from zejzl.cli.tour import tokens as counting
+from zejzl.cli.tour.quickstart import NEXT
 from zejzl.engine import tokens as vocabulary
 from zejzl.settings import Settings
+from zejzl.stores.connection import APPLICATION_ID
 
 
 @pytest.fixture
@@ -61,7 +67,7 @@ def test_for_programs_the_whole_tour_is_one_value(shell: Shell) -> None:
     assert len(found["pantheon"]["steps"]) == 9
     on, off = found["performance"]["healing on"], found["performance"]["healing off"]
     assert on["answered"] == 1.0 > off["answered"]
-    assert min(on["per_second"], off["per_second"], on["p50_ms"], off["p99_ms"]) > 0
+    assert min(on["per_second"], off["per_second"], on["p50_ms"], off["p95_ms"]) > 0
     assert found["system"]["packages"]["zejzl"] != "missing"
     assert any(command.endswith(" chat") for command in found["quickstart"])
 
@@ -91,6 +97,7 @@ def test_an_unknown_topic_is_told_with_the_nearest_known_one(
 
     assert done.code == 2
     assert said in done.err
+    assert done.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -200,6 +207,61 @@ async def test_a_redis_that_answers_is_found_and_one_that_is_silent_is_not_waite
     assert await machine._redis("redis://host:port") == "REDIS_URL is no address"
 
 
+async def test_a_slow_name_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answered = threading.Event(), threading.Event()
+
+    def slow(*where: object, **how: object) -> None:
+        asked.set()
+        answered.wait(15.0)
+        raise OSError
+
+    monkeypatch.setattr("socket.getaddrinfo", slow)
+
+    said = await machine._redis("redis://redis.example")
+
+    assert asked.is_set()
+    assert said.startswith("none at redis.example:6379")
+    answered.set()
+
+
+async def test_the_users_database_is_neither_opened_nor_migrated(tmp_path: Path) -> None:
+    database = tmp_path / "zejzl.db"
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    before = database.read_bytes()
+
+    found = await machine.look(Settings(home=tmp_path))
+
+    assert found.database_bytes == len(before)
+    assert found.trouble == []
+    assert database.read_bytes() == before
+    assert os.listdir(tmp_path) == [database.name]
+
+
+async def test_what_is_no_database_is_told(tmp_path: Path) -> None:
+    (tmp_path / "zejzl.db").write_text("a diary")
+
+    (said,) = (await machine.look(Settings(home=tmp_path))).trouble
+
+    assert "is no database" in said
+
+
+def test_a_package_that_is_missing_is_told_with_the_command_that_adds_it(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = machine._version
+    monkeypatch.setattr(machine, "_version", lambda n: "missing" if n == "rich" else there(n))
+
+    assert "missing: rich: ./start.sh --setup" in shell("tour", "-t", "system").out
+
+
+def test_what_adds_the_local_provider_is_its_address(shell: Shell) -> None:
+    done = shell("tour", "-t", "system")
+
+    assert "LOCAL_BASE_URL" in done.out
+    assert "LOCAL_API_KEY" not in done.out
+
+
 @pytest.mark.parametrize(
     ("mode", "said"),
     [(0o600, "for its owner only"), (0o644, "chmod 600 .env")],
@@ -279,6 +341,49 @@ def test_no_colours_are_used_where_they_are_not_wanted(shell: Shell) -> None:
 
         assert "\x1b[3" not in typing.seen
         assert "|The| quick|" in typing.seen
+
+
+def test_being_terminated_at_the_menu_is_told_as_such(shell: Shell) -> None:
+    typing = Typing(shell, "tour", "-i")
+    typing.read_until("which?")
+    typing.process.terminate()
+    typing.read_until("Goodbye.")
+
+    assert typing.end() == 143
+
+
+def test_a_topic_that_fails_is_told_and_the_menu_goes_on(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(settings: Settings) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(machine, "look", full)
+
+    done = shell("tour", "-i", stdin="system\n5\n")
+
+    assert "no space left on device" in done.err
+    assert "In your own program" in done.out
+
+
+def test_a_vocabulary_that_nobody_put_there_is_gone_afterwards(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = shell.folder / "tmp"
+    place.mkdir()
+    process = shell.start("tour", "-t", "1", env=os.environ | {"TMPDIR": str(place)})
+    shown, _ = process.communicate()
+
+    assert "976 4853" in shown
+    assert list(place.iterdir()) == []
+
+
+def test_the_task_of_the_quick_start_needs_no_model(shell: Shell) -> None:
+    (shell.folder / "docs").mkdir()
+    (shell.folder / "docs" / "one.txt").write_text("one two")
+    (command,) = [each for each in NEXT if each.startswith("pantheon")]
+
+    assert shell(*shlex.split(command)).code == 0
 
 
 # The door --------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def show_providers(terminal: Terminal, found: Sequence[ProviderReport]) -> None:
             one.name,
             one.model,
             one.breaker or ("–" if one.registered else "no key"),
-            one.key or ("none" if one.registered else f"set {' or '.join(_needs(one.name))}"),
+            one.key or ("none" if one.registered else f"set {' or '.join(needs(one.name))}"),
             one.base_url,
         )
         for one in found
@@ -103,13 +103,14 @@ def show_providers(terminal: Terminal, found: Sequence[ProviderReport]) -> None:
     terminal.say("* is asked first. Keys go into .env or the environment.", "dim")
 
 
-def _needs(name: str) -> tuple[str, ...]:
+def needs(name: str) -> tuple[str, ...]:
+    """Return the settings of which one makes a vendor usable."""
     return ("LOCAL_BASE_URL",) if name == "local" else VENDOR_KEYS.get(name, ())
 
 
 def missing(settings: Settings, name: str) -> tuple[str, ...]:
     """Return the settings of which one must be set before a vendor can be asked."""
-    return () if name in configured(settings) else _needs(name)
+    return () if name in configured(settings) else needs(name)
 
 
 # Health --------------------------------------------------------------------------------------

@@ -1,16 +1,20 @@
 """`zejzl tour`, which is `python token_haze.py`: five topics, every figure measured on the way."""
 
 import asyncio
+import os
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from zejzl.cli.group import command
-from zejzl.cli.terminal import INTERRUPTED, PIPED_WIDTH, WELL, Terminal, line, safe, word
+from zejzl.cli.terminal import PIPED_WIDTH, WELL, Terminal, line, safe, word
 
 if TYPE_CHECKING:
     from zejzl.settings import Settings
@@ -36,29 +40,30 @@ NAMES = tuple(TOPICS)
 LEAVE = ("q", "quit", "exit", "7")
 
 
-class Topic(click.ParamType[str]):
-    """A topic's number or name."""
+def topic(said: str) -> str:
+    """Return the topic that a number or name means.
 
-    name = "topic"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str:
-        asked = str(value).strip().lower()
-        if asked.isdecimal() and 1 <= int(asked) <= len(NAMES):
-            return NAMES[int(asked) - 1]
-        if asked in NAMES:
-            return asked
-        near = get_close_matches(asked, NAMES, 1)
-        known = (
-            f"did you mean {near[0]}?" if near else f"known: 1 to {len(NAMES)}, {', '.join(NAMES)}"
-        )
-        self.fail(f"no topic {line(asked)!r}; {known}", param, ctx)
+    Raises:
+        ValueError: If there is none; says which is nearest.
+    """
+    asked = said.strip().lower()
+    if asked.isdecimal() and 1 <= int(asked) <= len(NAMES):
+        return NAMES[int(asked) - 1]
+    if asked in NAMES:
+        return asked
+    near = get_close_matches(asked, NAMES, 1)
+    known = f"did you mean {near[0]}?" if near else f"known: 1 to {len(NAMES)}, {', '.join(NAMES)}"
+    raise ValueError(f"no topic {line(asked)!r}; {known}")
 
 
 @command("tour")
 @click.option(
-    "-t", "--topic", "topics", type=Topic(), multiple=True, help="Only this one; may be repeated."
+    "-t",
+    "--topic",
+    "topics",
+    metavar="TOPIC",
+    multiple=True,
+    help="Only this one, by number or name; may be repeated.",
 )
 @click.option("-i", "--interactive", is_flag=True, help="Choose topics one after the other.")
 @click.option("--text", help="A text of your own, for the tokens.")
@@ -86,10 +91,16 @@ def tour(
             Console(stderr=err, highlight=False, force_terminal=False, width=PIPED_WIDTH)
             for err in (False, True)
         )
+    chosen = wanted([topic(each) for each in topics] or ["all"])
     settings = Settings.from_env()
-    if interactive:
-        return _interactive(terminal, settings, text)
-    chosen = wanted(topics or ("all",))
+    with _no_trace():
+        if interactive:
+            return _interactive(terminal, settings, text)
+        return _all(terminal, chosen, settings, text)
+
+
+def _all(terminal: Terminal, chosen: list[str], settings: "Settings", text: str | None) -> int:
+    """Visit topics one after the other."""
     if terminal.as_json:
         found = {name: asyncio.run(_look(name, settings, text)) for name in chosen}
         terminal.json(found)
@@ -100,6 +111,21 @@ def tour(
     if "quickstart" not in chosen:
         terminal.say(f"\nmore: {word()} tour --topic all", "dim")
     return WELL
+
+
+@contextmanager
+def _no_trace() -> Iterator[None]:
+    """Let tiktoken's vocabulary, where nobody has put it yet, be gone when the tour is over."""
+    usual = Path(tempfile.gettempdir()) / "data-gym-cache"
+    if usual.exists() or {"TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"} & os.environ.keys():
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="zejzl-tour-") as folder:
+        os.environ["TIKTOKEN_CACHE_DIR"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["TIKTOKEN_CACHE_DIR"]
 
 
 def wanted(topics: Sequence[str]) -> list[str]:
@@ -165,18 +191,23 @@ def _interactive(terminal: Terminal, settings: "Settings", text: str | None) -> 
     try:
         while (asked := _asked(terminal)) is not None:
             try:
-                chosen = wanted([Topic().convert(asked, None, None)])
-            except click.BadParameter as problem:
-                terminal.say(problem.message, "yellow", prose=True)
+                chosen = wanted([topic(asked)])
+            except ValueError as problem:
+                terminal.say(str(problem), "yellow", prose=True)
                 continue
+            own = text
+            if chosen == ["tokens"] and sys.stdin and sys.stdin.isatty():
+                own = _line("a text of yours (Enter: ours)? ") or text
             for name in chosen:
-                own = text
-                if chosen == ["tokens"] and sys.stdin and sys.stdin.isatty():
-                    own = _line("a text of yours (Enter: ours)? ") or text
-                _visit(terminal, name, settings, own)
+                try:
+                    _visit(terminal, name, settings, own)
+                except BrokenPipeError:
+                    raise
+                except Exception as problem:  # noqa: BLE001 - told; another topic may do better
+                    terminal.fail(problem)
     except KeyboardInterrupt:
         terminal.say("\nGoodbye.")
-        return INTERRUPTED
+        raise  # the command line knows whether it was Ctrl-C or SIGTERM
     terminal.say("Goodbye.")
     return WELL
 

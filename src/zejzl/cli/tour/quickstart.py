@@ -9,7 +9,7 @@ NEXT = {
     "providers": "who can be asked, and which keys are missing",
     "status --watch": "breakers, retry budget, limits, live",
     "heal": "what failed, and what was done about it",
-    'pantheon "count the words in each file of docs"': "the nine agents do a task",
+    'pantheon "count the tokens of each file in docs"': "the nine agents do a task",
     "learn": "what happened, what is slow or failing, what to do first",
     "costs": "calls, tokens, money",
     "local start": "a small language model on this machine",

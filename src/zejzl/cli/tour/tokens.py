@@ -48,7 +48,7 @@ class TokenTour:
         exact: Whether they were counted.
         ids: Of the first of them.
         pieces: What these stand for; what is no whole letter, as hexadecimal bytes.
-        scripts: Script → (letters, tokens) of about the same sentence.
+        scripts: Script → (characters, tokens) of about the same sentence.
         costs: Model → USD for 1,000 questions of this text with answers of 200 tokens.
         as_of: Day of the oldest price.
     """
@@ -120,9 +120,9 @@ def show(terminal: Terminal, found: TokenTour) -> None:
     terminal.say("\nThe same sentence in other scripts", "bold")
     most = max(tokens for _, tokens in found.scripts.values())
     terminal.table(
-        ["script", "letters", "tokens"],
+        ["script", "characters", "tokens"],
         [(name, letters, f"{about}{n}") for name, (letters, n) in found.scripts.items()],
-        right=["letters", "tokens"],
+        right=["characters", "tokens"],
         bars=[tokens / most for _, tokens in found.scripts.values()],
     )
     heading = f"\n{CALLS:,} questions with this text, each answered with {ANSWER} tokens"
@@ -130,7 +130,7 @@ def show(terminal: Terminal, found: TokenTour) -> None:
     dearest = max(found.costs.values(), default=0.0) or 1.0
     terminal.table(
         ["model", "USD"],
-        [(model, usd(cost)) for model, cost in found.costs.items()],
+        [(model, _about(model, cost, found)) for model, cost in found.costs.items()],
         right=["USD"],
         bars=[cost / dearest for cost in found.costs.values()],
     )
@@ -139,6 +139,12 @@ def show(terminal: Terminal, found: TokenTour) -> None:
     )
     terminal.say("")
     terminal.say(WHY, prose=True)
+
+
+def _about(model: str, cost: float, found: TokenTour) -> str:
+    """Return money, marked where the tokens were not counted with that vendor's vocabulary."""
+    exact = found.exact and model.startswith("chatgpt/")
+    return f"{'' if exact else '~'}{usd(cost)}"
 
 
 def _coloured(cut: tuple[str, ...], *, plain: bool) -> "Text":
