@@ -5,6 +5,7 @@ import json
 import os
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -458,6 +459,19 @@ def test_an_import_of_the_command_line_is_light() -> None:
     )
 
     assert done.stdout == "\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_without_anybody_to_talk_to_the_work_is_done_all_the_same(
+    shell: Shell, closed: str
+) -> None:
+    command = f"exec {shlex.quote(sys.executable)} -m zejzl providers {closed}"
+
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=shell.folder, capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-import tiktoken
 from rich.cells import cell_len
 
 from tests.shell import HOSTILE, KEY, STEERING, Shell, Typing
 from tests.tree import ROOT, python
 from zejzl.cli.tour import NAMES, TOPICS, wanted
 from zejzl.cli.tour import system as machine
-from zejzl.cli.tour import tokens as counting
 from zejzl.cli.tour.quickstart import NEXT
 from zejzl.engine import tokens as vocabulary
 from zejzl.settings import Settings
@@ -107,59 +105,39 @@ def test_what_does_not_go_together_is_refused(shell: Shell, words: list[str]) ->
     assert shell("tour", *words).code == 2
 
 
-# Tokens ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("script", counting.SCRIPTS)
-async def test_counts_are_tiktokens_own_in_every_script(script: str) -> None:
-    text = counting.SCRIPTS[script]
-    expected = tiktoken.get_encoding("o200k_base").encode_ordinary(text)
-
-    found = await counting.look(Settings(), text)
-
-    assert (found.tokens, found.exact) == (len(expected), True)
-    assert list(found.ids) == expected[: counting.SHOWN]
-
-
-async def test_pieces_that_are_no_whole_letters_are_shown_as_bytes() -> None:
-    found = await counting.look(Settings(), "a🦊")
-
-    assert found.pieces == ("a", "<f09f>", "<a6>", "<8a>")
-
-
-async def test_a_dearer_model_costs_more_and_the_table_says_of_which_day_it_is() -> None:
-    found = await counting.look(Settings())
-
-    assert list(found.costs.values()) == sorted(found.costs.values())
-    assert found.costs["chatgpt/gpt-5-mini"] == pytest.approx((9 * 0.25 + 200 * 2.0) * 1000 / 1e6)
-    assert found.as_of == "2026-06-04"
-
-
-def test_without_a_vocabulary_counts_are_said_to_be_estimates(
+def test_what_fails_is_told_and_the_rest_is_shown(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vocabulary, "_encoding", lambda: None)
+    def full(settings: Settings) -> None:
+        raise OSError("no space left on device")
 
-    done = shell("tour", "--topic", "tokens", "--text", "hello world")
+    monkeypatch.setattr(machine, "look", full)
+    words = ["tour", "-t", "system", "-t", "5"]
 
-    assert done.code == 0
-    assert "tokens:  ~3 for 11 characters" in done.out
-    assert "No vocabulary can be had here" in done.out
+    done, programs = shell(*words), shell(*words, "--json")
 
-
-def test_a_hostile_text_is_shown_and_not_obeyed(shell: Shell) -> None:
-    done = shell("tour", "--topic", "tokens", "--text", HOSTILE)
-
-    assert done.code == 0
-    assert not STEERING.search(done.out)
-    assert "[red]" in done.out
+    assert (done.code, programs.code) == (1, 1)
+    assert done.err.count("no space left on device") == 1
+    assert "In your own program" in done.out
+    assert programs.json["system"]["error"]["type"] == "OSError"
+    assert any(command.endswith(" chat") for command in programs.json["quickstart"])
 
 
-def test_a_text_that_is_too_long_is_refused(shell: Shell) -> None:
-    done = shell("tour", "--topic", "tokens", "--text", "x" * (counting.LONGEST + 1))
+def test_where_nothing_can_be_written_counts_are_exact_all_the_same(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere() -> str:
+        raise FileNotFoundError("no usable temporary directory")
 
-    assert done.code == 2
-    assert "takes 10000" in done.err
+    monkeypatch.setattr("tempfile.gettempdir", nowhere)
+    monkeypatch.setattr(vocabulary, "_encoding", vocabulary._encoding.__wrapped__)
+
+    done = shell("tour", "-t", "tokens", "-t", "pantheon", "-t", "system")
+
+    assert done.code == 1
+    assert done.err.count("no usable temporary directory") == 1
+    assert "976 4853" in done.out
+    assert "zejzl.db, not made yet" in done.out
 
 
 # This machine ----------------------------------------------------------------------------------

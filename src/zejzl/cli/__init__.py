@@ -21,6 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Its words; default is the process's own.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever calls: nobody listens
+            nobody = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - to the very end
+            setattr(sys, name, nobody)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a letter that the terminal lacks is no failure
             stream.reconfigure(errors="backslashreplace")

@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from zejzl.cli.group import command
-from zejzl.cli.terminal import PIPED_WIDTH, WELL, Terminal, line, safe, word
+from zejzl.cli.terminal import PIPED_WIDTH, WELL, Terminal, line, safe, told, word
 
 if TYPE_CHECKING:
     from zejzl.settings import Settings
@@ -27,7 +27,9 @@ HEADER = r"""
 /___|  \___| _/ |/___| |_|
             |__/
 """
-WELCOME = "A message bus for language models that heals itself. Every figure below is measured now."
+WELCOME = (
+    "A message bus for language models that heals itself. What it counts and times is measured now."
+)
 TOPICS = {
     "tokens": "how text falls into tokens, and what that costs",
     "performance": "what the bus does on this machine, with healing and without",
@@ -82,8 +84,10 @@ def tour(
 
     if interactive and (topics or terminal.as_json):
         raise click.UsageError("--interactive asks for the topics: leave out --topic and --json")
-    if text is not None and not text.strip():
-        raise click.UsageError("--text needs a text: it is empty")
+    if text is not None:
+        from zejzl.cli.tour.tokens import checked
+
+        checked(text)
     if plain:
         from rich.console import Console
 
@@ -100,32 +104,42 @@ def tour(
 
 
 def _all(terminal: Terminal, chosen: list[str], settings: "Settings", text: str | None) -> int:
-    """Visit topics one after the other."""
-    if terminal.as_json:
-        found = {name: asyncio.run(_look(name, settings, text)) for name in chosen}
-        terminal.json(found)
-        return WELL
-    _welcome(terminal)
+    """Visit topics one after the other, the others where one fails; return the worst code."""
+    codes: list[int] = [WELL]
+    found: dict[str, object] = {}
+    if not terminal.as_json:
+        _welcome(terminal)
     for name in chosen:
-        _visit(terminal, name, settings, text)
-    if "quickstart" not in chosen:
+        try:
+            if terminal.as_json:
+                found[name] = asyncio.run(_look(name, settings, text))
+            else:
+                _visit(terminal, name, settings, text)
+        except BrokenPipeError:
+            raise
+        except Exception as problem:  # noqa: BLE001 - told; what is sick is seen in what follows
+            codes.append(terminal.fail(problem))
+            found[name] = {"error": told(problem)}
+    if terminal.as_json:
+        terminal.json(found)
+    elif "quickstart" not in chosen:
         terminal.say(f"\nmore: {word()} tour --topic all", "dim")
-    return WELL
+    return max(codes)
 
 
 @contextmanager
 def _no_trace() -> Iterator[None]:
     """Let tiktoken's vocabulary, where nobody has put it yet, be gone when the tour is over."""
-    usual = Path(tempfile.gettempdir()) / "data-gym-cache"
-    if usual.exists() or {"TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"} & os.environ.keys():
+    if {"TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"} & os.environ.keys():
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="zejzl-tour-") as folder:
-        os.environ["TIKTOKEN_CACHE_DIR"] = folder
-        try:
-            yield
-        finally:
-            del os.environ["TIKTOKEN_CACHE_DIR"]
+    with ExitStack() as stack:
+        with suppress(OSError):  # no place to write: the vocabulary is not put anywhere
+            if not (Path(tempfile.gettempdir()) / "data-gym-cache").exists():
+                made = tempfile.TemporaryDirectory(prefix="zejzl-tour-")
+                os.environ["TIKTOKEN_CACHE_DIR"] = stack.enter_context(made)
+                stack.callback(os.environ.pop, "TIKTOKEN_CACHE_DIR")
+        yield
 
 
 def wanted(topics: Sequence[str]) -> list[str]:
@@ -215,9 +229,8 @@ def _interactive(terminal: Terminal, settings: "Settings", text: str | None) -> 
 def _asked(terminal: Terminal) -> str | None:
     """Return what was chosen; None: to leave."""
     terminal.say("")
-    for number, (name, does) in enumerate(TOPICS.items(), 1):
-        terminal.say(f"{number}  {name:<12} {does}", prose=True)
-    terminal.say("q  leave")
+    choices = [(str(number), *of) for number, of in enumerate(TOPICS.items(), 1)]
+    terminal.table(["", "topic", "shows"], [*choices, ("q", "leave", "")])
     while True:
         said = _line("which? ")
         if said is None or said.strip().lower() in LEAVE:

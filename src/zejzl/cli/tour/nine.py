@@ -92,7 +92,6 @@ def show(terminal: Terminal, found: NineTour) -> None:
         ["agent", "what it does", "ms"],
         [(name, DOES[name], f"{1000 * took:.0f}") for name, took in found.steps.items()],
         right=["ms"],
-        brief=["what it does"],
     )
     terminal.say("\nIts plan, made without a model", "bold")
     for each in found.subtasks:

@@ -7,7 +7,7 @@ tries once (`max_attempts=1`, no hedging).
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -26,6 +26,8 @@ ANSWER = 0.010, 0.015  # seconds that an answer takes: a model's takes a hundred
 ALONE, ROUNDS, TOGETHER = 60, 6, 50  # of each bus: requests, and rounds of so many at once
 FAILING = 10  # one call in so many fails, in the last part
 FAULTY, FEW = 120, 5  # requests of that part, and how many of them at once
+PART = 1.0  # seconds after which a part is brief, where the machine is slow
+CERTAIN = 0.1  # share by which a speed must be less before a look so short can tell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +37,7 @@ class Speed:
     Attributes:
         p50_ms: Half of the requests, sent one after the other, took no longer.
         p95_ms: And 95 of 100.
-        per_second: Requests a second, fifty at once.
+        per_second: Requests a second, fifty at once, in the best round.
         answered: Share of requests that was answered while every tenth call failed.
     """
 
@@ -46,7 +48,7 @@ class Speed:
 
 
 async def look(clock: Clock | None = None) -> dict[str, Speed]:
-    """Measure; takes about two seconds."""
+    """Measure; takes about two seconds, and a few on a slow machine."""
     clock = clock or SystemClock()
     waits: dict[str, list[float]] = {HEALS: [], TRIES_ONCE: []}
     rates: dict[str, list[float]] = {HEALS: [], TRIES_ONCE: []}
@@ -56,13 +58,13 @@ async def look(clock: Clock | None = None) -> dict[str, Speed]:
         server.play("beta", _answers())
 
         async def alone(name: str, bus: AsyncMessageBus) -> None:
-            for _ in range(ALONE):
+            for _ in _rounds(clock, most=ALONE, least=20):
                 began = clock.now()
                 await bus.send("hello")
                 waits[name].append(clock.now() - began)
 
         await asyncio.gather(*(alone(name, bus) for name, bus in buses.items()))
-        for _ in range(ROUNDS):
+        for _ in _rounds(clock, most=ROUNDS, least=1):
             for name, bus in buses.items():
                 began = clock.now()
                 await asyncio.gather(*(bus.send("hello") for _ in range(TOGETHER)))
@@ -71,18 +73,27 @@ async def look(clock: Clock | None = None) -> dict[str, Speed]:
             server.play("alpha", _now_and_then())
             ended = [
                 await asyncio.gather(*(_ends_well(bus) for _ in range(FEW)))
-                for _ in range(FAULTY // FEW)
+                for _ in _rounds(clock, most=FAULTY // FEW, least=2 * FAILING // FEW)
             ]
-            answered[name] = sum(map(sum, ended)) / FAULTY
+            answered[name] = sum(map(sum, ended)) / (FEW * len(ended))
     return {
         name: Speed(
             p50_ms=_quantile(waits[name], 0.5),
             p95_ms=_quantile(waits[name], 0.95),
-            per_second=round(sorted(rates[name])[ROUNDS // 2]),
+            per_second=round(max(rates[name])),  # the round that others disturbed least
             answered=answered[name],
         )
         for name in buses
     }
+
+
+def _rounds(clock: Clock, *, most: int, least: int) -> Iterator[int]:
+    """Yield the numbers of `most` rounds, and fewer where these take longer than a part may."""
+    end = clock.now() + PART
+    for number in range(most):
+        if number >= least and clock.now() > end:
+            return
+        yield number
 
 
 @asynccontextmanager
@@ -140,7 +151,7 @@ def show(terminal: Terminal, found: dict[str, Speed]) -> None:
     )
     for heading, unit, form, values in (
         (
-            "requests, fifty at once",
+            "requests, fifty at once, best round",
             "a second",
             ",.0f",
             {n: s.per_second for n, s in found.items()},
@@ -162,8 +173,16 @@ def show(terminal: Terminal, found: dict[str, Speed]) -> None:
             right=[unit],
             bars=[value / most for value in values.values()],
         )
-    terminal.say(
-        "\nWhat healing costs when all is well is the distance of the first bars; what it is "
-        "for is the distance of the last.",
-        prose=True,
+    terminal.say(f"\n{verdict(found[HEALS], found[TRIES_ONCE])}", prose=True)
+
+
+def verdict(on: Speed, off: Speed) -> str:
+    """Return what the figures say, and no more."""
+    costs = 1.0 - on.per_second / off.per_second
+    slower = f"{costs:.0%} less than the other one's"
+    told = slower if costs >= CERTAIN else "no less, as far as so short a look can tell"
+    return (
+        f"While every tenth call failed, the bus that heals answered {on.answered:.1%}, the other "
+        f"one {off.answered:.1%}. While none did, its speed was {told}. Other programs at work "
+        "change speeds."
     )

@@ -8,7 +8,6 @@ import shutil
 import socket
 import ssl
 import sys
-import tempfile
 import threading
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -26,6 +25,7 @@ EXTRAS = {
     "local": ("xllamacpp",),
 }
 SQLITE = b"SQLite format 3\0"  # begins every file of that kind
+NOWHERE = Path(os.devnull) / "none"  # a place that cannot be made, on no machine
 LOW_DISK = 200_000_000  # bytes
 
 
@@ -65,9 +65,8 @@ class SystemTour:
 async def look(settings: Settings) -> SystemTour:
     """Look; nothing is made or written."""
     path = settings.home / "zejzl.db"
-    with tempfile.TemporaryDirectory(prefix="zejzl-tour-") as empty:
-        # Not the user's own: a database that is opened is brought up to date.
-        found = await who.providers(replace(settings, home=Path(empty) / "none"))
+    # Not in the user's own place: a database that is opened is brought up to date.
+    found = await who.providers(replace(settings, home=NOWHERE))
     return SystemTour(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",

@@ -64,11 +64,22 @@ class TokenTour:
     as_of: str
 
 
-async def look(settings: Settings, text: str = SAMPLE) -> TokenTour:
-    """Count a text."""
+def checked(text: str) -> str:
+    """Return a text of the user's own.
+
+    Raises:
+        ValueError: If it is empty, or longer than the tour takes.
+    """
+    if not text.strip():
+        raise ValueError("there is no text: it is empty")
     if len(text) > LONGEST:
         raise ValueError(f"the text has {len(text)} characters; the tour takes {LONGEST}")
-    whole = await count(text)
+    return text
+
+
+async def look(settings: Settings, text: str = SAMPLE) -> TokenTour:
+    """Count a text."""
+    whole = await count(checked(text))
     cut = await pieces(text) or []
     counts = await count_all([*SCRIPTS.values()])
     table = prices.load(settings.prices)
