@@ -4,6 +4,8 @@ import signal
 
 import pytest
 
+SLOW = 300  # seconds
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let real models be asked for."""
@@ -17,7 +19,10 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave real models out unless they are asked for: they need the extra [local]."""
+    """Give slow tests their time; leave real models out unless they are asked for."""
+    for item in items:
+        if "slow" in item.keywords and "timeout" not in item.keywords:
+            item.add_marker(pytest.mark.timeout(SLOW))
     if config.getoption("--real"):
         return
     real = [item for item in items if "real_model" in item.keywords]

@@ -237,8 +237,8 @@ async def test_two_buses_on_one_database_share_a_limit(tmp_path: Path) -> None:
     times = sorted(time for provider in providers for time in provider.times)
     assert len(times) == 30
     # The clock goes on while the database works: a call may begin a little after its turn.
-    assert most_in_a_minute(times, drift=1.0) == 10
-    assert max(times) < 130.0
+    assert most_in_a_minute(times, drift=5.0) == 10
+    assert max(times) < 135.0
     kept = await buses[0].store.setting(f"{KEPT_AS}a")
     assert kept is not None and len(json.dumps(kept)) < 20_000
     for bus in buses:

@@ -92,6 +92,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             future.set_exception(problem)
         return future
 
+    async def shutdown_default_executor(self, *limit: float | None) -> None:
+        """Wait really: from Python 3.12 on there is a limit, over which time would jump."""
+        self._threads += 1
+        try:
+            await super().shutdown_default_executor(*limit)
+        finally:
+            self._threads -= 1
+
     def _thread_ended(self, future: asyncio.Future[Any]) -> None:
         self._threads -= 1
 
