@@ -415,7 +415,7 @@ def test_with_nothing_to_go_back_to_recovery_says_so(
     bare: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert bare.do("recovery") == 1
-    assert "no release to go back to" in capsys.readouterr().out
+    assert "no earlier one to go back to" in capsys.readouterr().out
 
 
 def test_two_deployments_at_once_are_refused(

@@ -1,5 +1,6 @@
 """What happened on a bus, as the Learner reads it."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -29,6 +30,18 @@ def test_a_request_is_a_case_of_its_calls_and_its_end() -> None:
     assert (end["type"], end["status"]) == ("executor", "ok")
     assert end["timestamp"] == "2026-01-01T12:00:02.000000+00:00"
     assert {each["conversation_id"] for each in (first, second, end)} == {"r1"}
+
+
+def test_what_somebody_has_given_up_is_neither_a_success_nor_a_failure() -> None:
+    dropped = replace(ASKED, error="dropped by hand; nobody could answer")
+    miner = Miner()
+
+    (end,) = events_of(dropped, [])
+    miner.learn([end])
+
+    assert (end["status"], "error" in end) == ("dropped", False)
+    ends = miner.patterns().outcomes
+    assert (ends.success, ends.failure, ends.unknown) == (0, 0, 1)
 
 
 def test_the_end_comes_last_whatever_the_clocks_said() -> None:

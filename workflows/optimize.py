@@ -210,5 +210,7 @@ def preferences(flow: Workflow) -> str:
     if not found:
         raise Skipped("nothing is learned yet, or no bus is running: `./start.sh status` tells")
     for each in found[:10]:
-        flow.say(f"           | {each}")
-    return f"{len(found)} kinds of failure"
+        share = f"{each['probability']:.0%}"
+        told = f"{each['component']}, {each['failure_class']}: {each['remedy']} ({share})"
+        flow.say(f"           | {told}")
+    return f"{len(found)} remedies; `./start.sh preferences` shows all"

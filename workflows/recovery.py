@@ -60,8 +60,8 @@ def planned(deployment: Deployment) -> Plan:
     target = next((release for release in older if not _broken(release)), None)
     if target is None:
         raise Failed(
-            f"there is no release to go back to ({why or 'the current one is well'}); "
-            f"./orchestrate.sh deploy-{place.name} makes one"
+            f"{why or 'the current release is well'}, and there is no earlier one to go back to; "
+            f"./orchestrate.sh deploy-{place.name} makes a new one"
         )
     needs = _damage(place, target)
     return Plan(

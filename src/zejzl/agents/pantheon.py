@@ -327,7 +327,8 @@ class _Run:
         except Exception as failure:
             self._tell(agent, "failed", words(failure))
             raise
-        self._tell(agent, "done")
+        failed = found.get("status") == "failed"
+        self._tell(agent, "failed" if failed else "done", str(found.get("error", "")))
         return found
 
     async def _observe(self) -> Document:

@@ -180,7 +180,10 @@ class Workspace:
             part = f".{name}.{secrets.token_hex(4)}{PART}"
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             # Who could not read the old one is not to read the new one, at no moment.
-            file = os.open(part, flags, 0o600 if there else 0o666, dir_fd=here)
+            try:
+                file = os.open(part, flags, 0o600 if there else 0o666, dir_fd=here)
+            except OSError as problem:
+                raise _named(problem, path) from None
             try:
                 with open(file, "wb") as opened:
                     if there:

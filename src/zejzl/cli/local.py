@@ -1,6 +1,5 @@
 """The command `local`: a language model on this machine."""
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -59,8 +58,10 @@ def _start(terminal: Terminal, home: Path, port: int, model: Path | None) -> int
         terminal.json(asdict(now))
     else:
         terminal.say(f"LOCAL_BASE_URL={now.url}\nLOCAL_MODEL={now.model}")
-        if sys.stdout.isatty():
-            terminal.note("these two lines in .env, or exported, make it the provider local")
+        terminal.note(
+            "these two lines in .env, or exported, make it the provider local; in a clone "
+            "`./start.sh --local ask hello` asks it without them"
+        )
     return WELL
 
 

@@ -35,6 +35,7 @@ from zejzl.ports import Kept, Store
 log = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 8
+DROPPED = "dropped by hand"  # the error of what somebody has given up
 FIRST_LOOK = 5.0  # seconds after the start: a bus that lives for one question takes nothing up
 GRACE = 10.0  # seconds that what is under way is given to end when the bus stops
 LOOK_SPACING = 1.0  # seconds between looks at a store that others write to as well
@@ -168,7 +169,7 @@ class ParkedWork:
         """Settle parked work, or a dead letter, without an answer."""
         kept = await self._claimed(id)
         why = "" if kept.attempts else f"; {kept.message.error}"  # its attempts tell it
-        message = replace(kept.message, error=f"dropped by hand{why}")
+        message = replace(kept.message, error=f"{DROPPED}{why}")
         await self._store.settle(message, interrupted(kept.attempts))
 
     async def _claimed(self, id: str) -> Kept:

@@ -8,6 +8,7 @@ Nothing of what was asked or answered is in them: who was called, how long it to
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
+from zejzl.engine.parking import DROPPED
 from zejzl.errors import shorten
 from zejzl.messages import Attempt, Message
 from zejzl.ports import Store
@@ -51,13 +52,15 @@ def events_of(message: Message, attempts: Sequence[Attempt]) -> Iterator[dict[st
         yield event
     end = message.timestamp + timedelta(seconds=message.response_time or 0.0)
     answered = message.response is not None
+    # Somebody has changed their mind: that is neither a success nor a failure.
+    dropped = not answered and (message.error or "").startswith(DROPPED)
     event = {
         "type": "executor",
         "conversation_id": message.id,
         "timestamp": max(last, end).isoformat(timespec="microseconds"),
-        "status": "ok" if answered else "error",
+        "status": "ok" if answered else "dropped" if dropped else "error",
         "data": {"provider": message.provider},
     }
-    if not answered:
+    if not answered and not dropped:
         event["error"] = shorten(message.error or "")
     yield event
